@@ -1,0 +1,1 @@
+"""Tests: they build the real thing, and talk to real servers from `tests.parts`."""
