@@ -1,0 +1,408 @@
+"""The pack format: what one workload's events are, and what becomes of them.
+
+These models only shape a file. Whatever needs more than one key to judge (a label that is no field, a rule
+over a metric that nobody emits) is checked by `evalgauge.core.pack.check`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from evalgauge.core.units import Duration
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
+"""Lower-case identifier."""
+EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$", max_length=200)]
+"""Dotted, lower-case, such as `judgment.executed`."""
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=150)]
+LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+RecordName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*(:[a-z0-9_]+)+$", max_length=200)]
+AlertName = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=100)]
+Text = Annotated[str, Field(min_length=1)]
+Severity = Literal["critical", "high", "warning", "medium", "info"]
+
+DEFAULT_LABEL_LIMIT = 1_000
+DEFAULT_METRIC_LIMIT = 10_000
+
+
+class Strict(BaseModel):
+    """Every model of a file: unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FieldSpec(Strict):
+    """One field of an event's `data`."""
+
+    type: Literal["string", "number", "integer", "boolean", "any"] = Field(
+        description="JSON type of the value."
+    )
+    required: bool = Field(
+        default=False, description="Absent or null: the event is refused as missing_field."
+    )
+    enum: list[str] | None = Field(default=None, min_length=1, description="The only strings allowed.")
+    max_length: int | None = Field(default=None, ge=1, description="Longest string allowed, in characters.")
+    min: float | None = Field(
+        default=None, description="Smallest number allowed; below it the event is refused."
+    )
+    max: float | None = Field(
+        default=None, description="Greatest number allowed; above it the event is refused."
+    )
+    unit: str | None = Field(
+        default=None, description="Unit of a number, such as ms; metrics show its base unit."
+    )
+    payload: bool = Field(default=False, description="Never kept in state, metrics, spans or logs.")
+    description: str = Field(default="", description="What the field says, for people.")
+
+
+class QualityRule(Strict):
+    """A rule whose breach makes an event invalid, though it still counts."""
+
+    field: str = Field(description="The field it judges.")
+    present: bool = Field(default=False, description="The field must be there.")
+    not_empty: bool = Field(
+        default=False, description="The field must be there, and not empty text, list or object."
+    )
+    min: float | None = Field(
+        default=None, description="Smallest valid number; an absent field breaks nothing."
+    )
+    max: float | None = Field(
+        default=None, description="Greatest valid number; an absent field breaks nothing."
+    )
+    description: str = Field(default="", description="What the rule is for, for people.")
+
+
+class EventSpec(Strict):
+    """One event type: its fields, and the rules of its quality."""
+
+    description: Text = Field(description="What it means that this event was sent.")
+    fields: dict[Name, FieldSpec] = Field(min_length=1, description="Fields of the event's `data`, by name.")
+    quality: dict[Name, QualityRule] = Field(
+        default_factory=dict,
+        description="Rules whose breach makes an event invalid, by the name shown as label.",
+    )
+    tenant: str | None = Field(
+        default=None, description="The field that names the tenant an event belongs to."
+    )
+
+
+class Comparison(Strict):
+    """Conditions on one field; all of them must hold. A comparison with an absent field is false."""
+
+    eq: str | float | bool | None = Field(default=None, description="Equal to this.")
+    in_: list[str | float] | None = Field(
+        default=None, alias="in", min_length=1, description="Equal to one of these."
+    )
+    lt: float | None = Field(default=None, description="Less than.")
+    le: float | None = Field(default=None, description="Less than or equal.")
+    gt: float | None = Field(default=None, description="Greater than.")
+    ge: float | None = Field(default=None, description="Greater than or equal.")
+    present: bool | None = Field(
+        default=None, description="true: the field is there; false: it is absent or null."
+    )
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+def _shorthand(value: object) -> object:
+    if isinstance(value, list):
+        return {"in": value}
+    if isinstance(value, str | int | float | bool):
+        return {"eq": value}
+    return value
+
+
+Condition = Annotated[
+    Comparison,
+    BeforeValidator(_shorthand, json_schema_input_type=str | float | bool | list[str | float] | Comparison),
+]
+"""A `Comparison`, or a plain value for equality, or a list for membership."""
+
+
+def _filter_kind(value: Any) -> str:  # noqa: ANN401 - whatever the file holds
+    if isinstance(value, AllOf | AnyOf | Not):
+        return {AllOf: "all", AnyOf: "any", Not: "not"}[type(value)]
+    if isinstance(value, dict) and len(value) == 1:
+        key = next(iter(value))
+        if key in ("all", "any", "not"):
+            return str(key)
+    return "fields"
+
+
+class AllOf(Strict):
+    """Every filter of the list holds."""
+
+    all: list[Filter] = Field(min_length=1, description="Filters that must all hold.")
+
+
+class AnyOf(Strict):
+    """At least one filter of the list holds."""
+
+    any: list[Filter] = Field(min_length=1, description="Filters of which one must hold.")
+
+
+class Not(Strict):
+    """The filter does not hold."""
+
+    not_: Filter = Field(alias="not", description="The filter that must not hold.")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+Filter = Annotated[
+    Annotated[AllOf, Tag("all")]
+    | Annotated[AnyOf, Tag("any")]
+    | Annotated[Not, Tag("not")]
+    | Annotated[
+        dict[str, Condition],
+        Field(json_schema_extra={"propertyNames": {"not": {"enum": ["all", "any", "not"]}}}),
+        Tag("fields"),
+    ],
+    Discriminator(_filter_kind),
+]
+"""Which events a metric sees: field → condition (all must hold), or one of `all`, `any`, `not`."""
+
+
+class LabelSpec(Strict):
+    """Where the value of one label comes from: exactly one of `field`, `constant`, `quality`."""
+
+    field: str | None = Field(default=None, description="The field of the event that holds the value.")
+    constant: str | None = Field(default=None, description="The same value for every event.")
+    quality: Literal["validity", "rule"] | None = Field(
+        default=None,
+        description="`validity`: valid or invalid. `rule`: the broken quality rule; an event counts once for each.",
+    )
+    default: str = Field(default="", description="Value where the field is absent; empty means no label.")
+    table: dict[str, str] | None = Field(default=None, min_length=1, description="Field value → label value.")
+    table_default: str | None = Field(
+        default=None,
+        description="Label value for field values not in the table; without it they stay as they are.",
+    )
+    enum: list[str] | None = Field(
+        default=None, min_length=1, description="For `on: process` only: the values the process can report."
+    )
+    limit: int = Field(
+        default=DEFAULT_LABEL_LIMIT, ge=1, description="Distinct values; the rest become `_other`."
+    )
+
+
+def _label_shorthand(value: object) -> object:
+    return {"field": value} if isinstance(value, str) else value
+
+
+Label = Annotated[LabelSpec, BeforeValidator(_label_shorthand, json_schema_input_type=str | LabelSpec)]
+"""A `LabelSpec`, or the plain name of a field."""
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+OneOrMany = Annotated[list[str], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])]
+"""A list, or its only member."""
+
+
+class _Metric(Strict):
+    help: Text = Field(description="What it says, in one sentence; shown as HELP.")
+    on: OneOrMany = Field(
+        min_length=1,
+        description="Event type or types it counts; `process` for what the running process itself reports.",
+    )
+    labels: dict[LabelName, Label] = Field(
+        default_factory=dict,
+        description="Label name → where its value comes from, or plainly the field's name.",
+    )
+    where: Filter | None = Field(default=None, description="Which events it sees; without it, all of `on`.")
+    limit: int = Field(
+        default=DEFAULT_METRIC_LIMIT, ge=1, description="Series; new ones beyond become `_other`."
+    )
+    unit: str | None = Field(default=None, description="Unit of the value where its field declares none.")
+
+
+class CounterSpec(_Metric):
+    """Counts events, or sums up a field that is never negative."""
+
+    type: Literal["counter"] = Field(description="Only ever grows; exposed with the suffix `_total`.")
+    value: str | None = Field(default=None, description="Field to sum up; without it events are counted.")
+    exemplars: bool = Field(default=False, description="Keep the trace of the last event of each series.")
+
+
+class GaugeSpec(_Metric):
+    """A value that goes both ways: set by a field, or moved up and down by event types."""
+
+    type: Literal["gauge"] = Field(description="Goes both ways.")
+    value: str | None = Field(default=None, description="Field whose newest value (by event time) is shown.")
+    up: OneOrMany = Field(default_factory=list, description="Event types that add one.")
+    down: OneOrMany = Field(default_factory=list, description="Event types that take one away.")
+    across: Literal["sum", "max", "min", "last"] = Field(description="How replicas' values become one.")
+    info: bool = Field(
+        default=False,
+        description="For `on: process` only: the value is always 1, the labels tell, and the name ends in `_info`.",
+    )
+
+
+class HistogramSpec(_Metric):
+    """How the values of a field are distributed."""
+
+    type: Literal["histogram"] = Field(
+        description="A distribution, exposed as `_bucket`, `_sum` and `_count`."
+    )
+    value: str | None = Field(default=None, description="Field to observe.")
+    buckets: list[float] = Field(
+        min_length=1, description="Upper bounds in the base unit, ascending, without +Inf."
+    )
+    exemplars: bool = Field(default=True, description="Keep the trace of the last event of each bucket.")
+
+
+MetricSpec = Annotated[CounterSpec | GaugeSpec | HistogramSpec, Field(discriminator="type")]
+
+
+class ParameterSpec(Strict):
+    """A number that rules and panels use as `${name}`, so that it stands in one place and a user can change it."""
+
+    value: float = Field(description="The number that stands in for `${name}`.")
+    unit: str = Field(default="", description="Unit of the number, for people.")
+    description: Text = Field(description="What it decides, and why this value.")
+
+
+class ForeignMetric(Strict):
+    """A metric that rules or panels use though another program emits it."""
+
+    help: Text = Field(description="What it says, and which program emits it.")
+    labels: list[str] = Field(
+        default_factory=list, description="Its labels; `job` and `instance` go without saying."
+    )
+    type: Literal["counter", "gauge", "histogram", "summary"] = Field(
+        default="gauge",
+        description="A counter is named with its suffix `_total`, a histogram without suffix.",
+    )
+
+
+class RecordingRule(Strict):
+    """One recorded series."""
+
+    expr: Text = Field(description="PromQL.")
+    description: Text = Field(description="What the recorded series says.")
+    labels: dict[LabelName, str] = Field(default_factory=dict, description="Labels added to the result.")
+    unit: str = Field(default="", description="Unit of the result, for people and dashboards.")
+
+
+class RecordingGroup(Strict):
+    """Recording rules that are evaluated together."""
+
+    interval: Duration | None = Field(
+        default=None, description="How often; without it, as Prometheus is set."
+    )
+    rules: dict[RecordName, RecordingRule] = Field(min_length=1, description="Recorded name → rule.")
+
+
+class AlertSpec(Strict):
+    """One alert."""
+
+    expr: Text = Field(description="PromQL that gives a series for each thing that is wrong.")
+    for_: Duration = Field(default=0.0, alias="for", description="How long it must hold before it fires.")
+    keep_firing_for: Duration = Field(default=0.0, description="How long it goes on firing after it ended.")
+    severity: Severity = Field(description="Becomes the label `severity`.")
+    summary: Text = Field(description="One line, a Prometheus template.")
+    description: Text = Field(description="What is wrong and what it means, a Prometheus template.")
+    runbook: Text = Field(description="What to look at and to do, for the person who is called.")
+    labels: dict[LabelName, str] = Field(default_factory=dict, description="Labels added to the alert.")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Query(Strict):
+    """One PromQL query of a panel."""
+
+    expr: Text = Field(description="PromQL; `$variable` is a variable of the dashboard.")
+    legend: str = Field(default="", description="Name of each line; `{{label}}` is its label.")
+
+
+Color = Literal["green", "yellow", "orange", "red", "blue", "purple"]
+
+
+class Threshold(Strict):
+    """From this value on, this colour."""
+
+    from_: float | str = Field(alias="from", description="A number, or a parameter as ${name}.")
+    color: Color = Field(description="The colour.")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Panel(Strict):
+    """One panel of the dashboard."""
+
+    title: Text = Field(description="Its heading.")
+    description: Text = Field(description="What it shows and how to read it.")
+    type: Literal["timeseries", "stat", "gauge", "table", "heatmap", "bargauge", "histogram", "alerts"] = (
+        Field(description="Kind of panel; `alerts` lists this pack's alerts and has no queries.")
+    )
+    queries: list[Query] = Field(default_factory=list, description="What it draws.")
+    unit: str = Field(
+        default="", description="Unit of Grafana, such as s, percentunit, short, dateTimeAsIso."
+    )
+    width: int = Field(default=8, ge=1, le=24, description="Columns of 24.")
+    height: int = Field(default=8, ge=2, le=30, description="Grid rows.")
+    thresholds: list[Threshold] = Field(
+        default_factory=list, description="Colours from a value on, ascending."
+    )
+    base_color: Color = Field(default="green", description="Colour under the first threshold.")
+    stack: bool = Field(default=False, description="Lines are stacked.")
+    min: float | None = Field(default=None, description="Lower end of the axis.")
+    max: float | None = Field(default=None, description="Upper end of the axis.")
+
+
+class Row(Strict):
+    """A titled row of panels."""
+
+    title: Text = Field(description="Its heading.")
+    panels: list[Panel] = Field(min_length=1, description="Its panels, from left to right.")
+
+
+class Variable(Strict):
+    """A choice at the top of the dashboard: the values of one label of one metric."""
+
+    label: LabelName = Field(description="The label whose values are offered.")
+    metric: str = Field(description="Series that has the label, as PromQL names it: `x_total`, `y_count`.")
+    title: Text = Field(description="What stands beside the choice.")
+    multi: bool = Field(default=True, description="Several at once; queries then match it with `=~`.")
+
+
+class DashboardSpec(Strict):
+    """The workload's dashboard."""
+
+    title: Text = Field(description="Its title.")
+    description: Text = Field(description="Whom it serves, and with what.")
+    tags: list[str] = Field(default_factory=list, description="Tags to find it by.")
+    refresh: Duration = Field(default=30.0, description="How often it is drawn anew.")
+    range: Duration = Field(default=6 * 3600.0, description="How far back it looks.")
+    variables: dict[Name, Variable] = Field(default_factory=dict, description="Choices at its top, by name.")
+    rows: list[Row] = Field(min_length=1, description="Its rows, from top to bottom.")
+
+
+class Pack(Strict):
+    """One workload: events, metrics, rules, alerts and dashboard. The only place where any of them is named."""
+
+    pack: Name = Field(description="Name of the pack.")
+    version: int = Field(ge=1, description="Counts up when the meaning of something in it changes.")
+    title: Text = Field(description="Name of the workload, for people.")
+    description: str = Field(default="", description="What the workload is, for people.")
+    use: list[EventType] = Field(default_factory=list, description="Event types declared by another pack.")
+    events: dict[EventType, EventSpec] = Field(default_factory=dict, description="Event types it declares.")
+    metrics: dict[MetricName, MetricSpec] = Field(
+        default_factory=dict, description="Metrics, by name; a counter without its suffix `_total`."
+    )
+    foreign: dict[str, ForeignMetric] = Field(
+        default_factory=dict, description="Metrics of other programs that rules and panels use."
+    )
+    parameters: dict[Name, ParameterSpec] = Field(
+        default_factory=dict, description="Numbers that rules and panels use as `${name}`."
+    )
+    recording: dict[Name, RecordingGroup] = Field(
+        default_factory=dict, description="Groups of recording rules."
+    )
+    alerts: dict[AlertName, AlertSpec] = Field(default_factory=dict, description="Alerts, by name.")
+    dashboard: DashboardSpec | None = Field(default=None, description="The workload's dashboard.")

@@ -1,0 +1,98 @@
+"""A pack at a glance: its events, every series with how many of it there can be, rules and alerts."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from evalgauge.core.pack.catalogue import Catalogue
+from evalgauge.core.pack.model import HistogramSpec
+from evalgauge.core.pack.names import OTHER, PROCESS, TARGET_LABELS, base_unit, label_values, series_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evalgauge.core.pack.loader import LoadedPack
+    from evalgauge.core.pack.model import EventSpec, MetricSpec, Pack
+
+
+def summary(loaded: LoadedPack, others: Sequence[Pack] = ()) -> dict[str, Any]:
+    """All of it as JSON values. `others` are the packs it may refer to, such as those whose events it uses."""
+    pack = loaded.pack
+    declared = {name: spec for other in others for name, spec in other.events.items() if name in pack.use}
+    events = {**declared, **pack.events}
+    catalogue = Catalogue(pack, others)
+    return {
+        "pack": pack.pack,
+        "version": pack.version,
+        "title": pack.title,
+        "description": pack.description,
+        "source": loaded.source,
+        "uses": pack.use,
+        "events": {name: _event(spec) for name, spec in pack.events.items()},
+        "metrics": [_metric(name, metric, events, pack) for name, metric in pack.metrics.items()],
+        "recording": [
+            {
+                "name": name,
+                "group": group,
+                "labels": None if (found := catalogue[name].labels.possible) is None else sorted(found),
+                "unit": rule.unit,
+                "description": rule.description,
+            }
+            for group, rules in pack.recording.items()
+            for name, rule in rules.rules.items()
+        ],
+        "alerts": [
+            {"name": name, "severity": alert.severity, "for_seconds": alert.for_, "summary": alert.summary}
+            for name, alert in pack.alerts.items()
+        ],
+    }
+
+
+def estimate(metric: MetricSpec, events: Mapping[str, EventSpec]) -> int:
+    """The most label sets a metric can have: what its labels allow together, within its own limit."""
+    sizes = []
+    for label in metric.labels.values():
+        values = label_values(label, metric, events)
+        sizes.append(len(values - {OTHER}) if values is not None else label.limit)
+    return min(math.prod(sizes), metric.limit)
+
+
+def _event(spec: EventSpec) -> dict[str, Any]:
+    return {
+        "description": spec.description,
+        "tenant": spec.tenant,
+        "fields": {
+            name: one.model_dump(exclude_defaults=True, by_alias=True) for name, one in spec.fields.items()
+        },
+        "quality": {
+            name: one.model_dump(exclude_defaults=True, by_alias=True) for name, one in spec.quality.items()
+        },
+    }
+
+
+def _metric(name: str, metric: MetricSpec, events: Mapping[str, EventSpec], pack: Pack) -> dict[str, Any]:
+    """One metric with its series; a bucket and its like each count once for each label set."""
+    sets = estimate(metric, events)
+    bounds = len(metric.buckets) + 1 if isinstance(metric, HistogramSpec) else 1
+    series = {key: found for key, found in series_of(pack, events).items() if found.metric == name}
+    return {
+        "name": name,
+        "type": metric.type,
+        "help": metric.help,
+        "unit": base_unit(metric, events),
+        "on": "the process" if PROCESS in metric.on else metric.on,
+        "limit": metric.limit,
+        "series": [
+            {
+                "name": key,
+                "labels": _labels(found.labels.possible),
+                "at_most": sets * (bounds if found.kind == "bucket" else 1),
+            }
+            for key, found in series.items()
+        ],
+    }
+
+
+def _labels(possible: frozenset[str] | None) -> list[str] | None:
+    return None if possible is None else sorted(possible - TARGET_LABELS)

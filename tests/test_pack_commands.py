@@ -1,0 +1,76 @@
+"""`evalgauge packs` and `evalgauge schema`: what is printed, and that it is right."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from click.testing import CliRunner
+
+from evalgauge.core.commands.packs import command as packs
+from evalgauge.core.commands.schema import command as schema
+from evalgauge.core.pack.loader import load_pack
+from evalgauge.core.pack.names import exposed_series
+from evalgauge.core.schema import schema_text
+from tests.test_pack_check import SOUND
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_list_names_each_pack_with_its_title_and_source() -> None:
+    """As a table and as JSON."""
+    printed = CliRunner().invoke(packs, ["list"]).output
+    assert "Judgment engine" in printed
+    listed = json.loads(CliRunner().invoke(packs, ["list", "--json"]).output)
+    assert {one["pack"] for one in listed} >= {"ahp", "judgment", "evalgauge"}
+    assert all(
+        one["source"] == "built-in" for one in listed if one["pack"] in {"ahp", "judgment", "evalgauge"}
+    )
+
+
+def test_a_pack_is_shown_with_every_series_and_how_many_there_can_be(tmp_path: Path) -> None:
+    """Enums multiply, a text counts with its limit, the metric's limit caps, buckets count each."""
+    path = tmp_path / "shop.yaml"
+    path.write_text(SOUND)
+    shown = json.loads(CliRunner().invoke(packs, ["show", str(path), "--json"]).output)
+    series = {one["name"]: one for metric in shown["metrics"] for one in metric["series"]}
+    assert {name: frozenset(one["labels"]) for name, one in series.items()} == exposed_series(
+        load_pack(path).pack
+    )
+    most = {name: one["at_most"] for name, one in series.items()}
+    assert most["shop_revenue_usd_total"] == 2  # wrapped, plain
+    assert most["shop_violations_total"] == 2  # two rules
+    assert most["shop_sales_total"] == 10_000  # 1,000 tenants times 2 kinds times 1,000 methods, capped
+    assert most["shop_duration_seconds_count"] == 7_000  # 1,000 tenants times floors 0 to 5, or none
+    assert most["shop_duration_seconds_bucket"] == 28_000  # three bounds and +Inf
+    assert shown["metrics"][2]["unit"] == "seconds"
+    assert shown["recording"][0]["labels"] == ["kind", "tenant"]
+    assert [one["name"] for one in shown["alerts"]] == ["ShopSlow"]
+
+
+def test_a_pack_is_shown_for_people() -> None:
+    """Events with their rules, series, recording rules, alerts."""
+    result = CliRunner().invoke(packs, ["show", "judgment"])
+    assert result.exit_code == 0
+    for word in (
+        "judgment.executed",
+        "one of rule, llm, hybrid",
+        "judgment_executions_total",
+        "at most",
+        "JudgmentsSlow",
+    ):
+        assert word in result.output
+
+
+def test_the_schema_is_printed() -> None:
+    """As it is shipped."""
+    assert CliRunner().invoke(schema, ["pack"]).output == schema_text("pack")
+    assert CliRunner().invoke(schema, ["nothing"]).exit_code == 2
+
+
+def test_each_command_has_an_example_in_its_help() -> None:
+    """`--help` shows a line to copy."""
+    for arguments in ([], ["list"], ["show"]):
+        assert "evalgauge packs" in CliRunner().invoke(packs, [*arguments, "--help"]).output
+    assert "evalgauge schema pack" in CliRunner().invoke(schema, ["--help"]).output
