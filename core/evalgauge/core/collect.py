@@ -1,0 +1,135 @@
+"""The seam of collectors: how events reach the engine, and how the engine answers.
+
+A collector runs in a thread of its own and hands over chunks: whole events as newline-delimited JSON,
+with the position that may be committed once the chunk is durable. What is pushed (HTTP) has no
+position; its chunk carries an acknowledgement instead, called after the commit that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+    from pydantic import BaseModel
+
+    from evalgauge.core.event import Reason
+
+Position = Any
+"""What a collector needs to go on from: a JSON value, opaque to the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Bytes of a plain file that hold whole lines; a worker reads them itself, so they never cross a pipe."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventVerdict:
+    """What became of one event of a chunk that is not simply accepted; `line` counts from 0."""
+
+    line: int
+    status: str
+    """`duplicate` or `rejected`."""
+    reason: Reason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a chunk, once that is durable. `error` set: nothing of it was kept, send it again."""
+
+    received: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    exceptions: tuple[EventVerdict, ...] = ()
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Whole events of one partition of one input, in order.
+
+    `body` holds one JSON value per line; the last line may lack its newline. `locate(i)` names the position
+    of line i (from 0) for people and dead letters; it is called for refused lines only.
+    `commit` is the position after this chunk; None where the input pushes.
+    """
+
+    partition: str
+    body: bytes | FileRange
+    locate: Callable[[int], str]
+    commit: Position = None
+    tenant: str | None = None
+    """The tenant of the token the events came with: written into each event, and a different one is refused."""
+    base: int = 0
+    """Place of the body's first byte in the partition's stream, ascending; gives events without an id a stable one."""
+    arrival: float = 0.0
+    """Unix time the chunk was received; 0 means now."""
+    acknowledge: Callable[[Verdict], None] | None = None
+    """Called once, from the engine's thread, after the commit (or with `error` when that failed)."""
+
+
+class Sink(Protocol):
+    """Where a collector puts its chunks."""
+
+    def put(self, chunk: Chunk) -> None:
+        """Hand over a chunk; blocks while the engine is behind. Raises `Stopped` when the engine ends."""
+
+    def offer(self, chunk: Chunk) -> bool:
+        """Hand over a chunk if there is room now; False means push back on the sender."""
+
+
+class Stopped(Exception):  # noqa: N818 - a signal to return, not a fault
+    """The engine takes no more chunks: return from `run`."""
+
+
+@dataclass(slots=True)
+class InputStatus:
+    """What an input says of itself, for the status page and the self-metrics; written by its thread only."""
+
+    positions: dict[str, str] = field(default_factory=dict)
+    """Partition → position read so far, in words."""
+    lag_bytes: dict[str, int] = field(default_factory=dict)
+    """Partition → bytes that are there but not read yet."""
+    note: str = ""
+    """Anything a person on call should know, such as a file that is missing."""
+
+
+@dataclass(slots=True)
+class InputContext:
+    """What a collector is given besides its configuration."""
+
+    name: str
+    """The input's name in the configuration."""
+    positions: Mapping[str, Position]
+    """Partition → committed position to go on from; empty at a first start."""
+    sink: Sink
+    stop: threading.Event
+    """Set when the input should hand over what it has read, and return."""
+    status: InputStatus
+    start_at_end: bool = False
+    """A partition without a position starts at its end (`on_state_loss: end`)."""
+    max_chunk_bytes: int = 4 << 20
+    """Upper bound of a chunk's body; a larger one costs memory and latency without gain."""
+
+
+class Collector(Protocol):
+    """One configured input. Found by the entry-point group `evalgauge.collectors`."""
+
+    Config: ClassVar[type[BaseModel]]
+    """Its configuration model; unknown keys are errors."""
+    pushes: ClassVar[bool]
+    """True where events are pushed here and acknowledged; False where they can be read again from a position."""
+
+    def __init__(self, config: Any, context: InputContext) -> None: ...  # noqa: ANN401 - its own Config
+
+    def run(self) -> None:
+        """Bring chunks until there are no more or `context.stop` is set, then return."""
