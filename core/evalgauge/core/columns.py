@@ -1,0 +1,269 @@
+"""The events of one type in a batch, read as columns: each field once, however many metrics want it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evalgauge.core.reading import Path
+from evalgauge.core.series import Encoder, ScalarEncoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evalgauge.core.pack.model import EventSpec, QualityRule
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+TRACEPARENT = "traceparent"
+"""CloudEvents extension that names an event's trace; a data field of that name serves where the envelope has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReader:
+    """How one field is read from a decoded event, whatever shape the event came in."""
+
+    path: Path | None
+    """Where the value stands in the body of a decoded event; None for a constant."""
+    number: bool = False
+    translate: Callable[[Any], str | None] = str
+    """Text fields: value → text, None where absent. Called once for each distinct value."""
+    constant: Any = None
+    scale: float | None = None
+    offset: float | None = None
+    default: float | None = None
+    """Number fields: for absent values."""
+    empty: Callable[[Any], bool] | None = None
+    """Payload fields: whether a value is empty (text, list or object)."""
+    scalar: bool = False
+    """The value may be any JSON scalar, whatever the field's type."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeReader:
+    """How the envelope is read from a decoded event."""
+
+    id: Callable[[Any], str]
+    source: Callable[[Any], str]
+    time: Callable[[Any], datetime | None]
+    traceparent: Path | None
+    """None where events of this shape have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeReader:
+    """Everything that is read of one event type."""
+
+    type: str
+    spec: EventSpec
+    envelope: EnvelopeReader
+    fields: Mapping[str, FieldReader]
+    body: Path | None = None
+    """Where a decoded event has the object that holds its fields; None where that is the event itself."""
+    check: Callable[[Columns], NDArray[np.bool_]] | None = None
+    """What decoding could not judge: shape (n,), True for events to refuse."""
+    positional: bool = False
+    """The id is the event's place in its partition."""
+
+
+class Columns:
+    """n events of one type with their lines in the chunk, (n,) ascending. Columns are made when first asked for."""
+
+    def __init__(
+        self,
+        reader: TypeReader,
+        events: Sequence[Any],
+        lines: NDArray[np.int64],
+        encoders: dict[tuple[str, str], Encoder],
+        arrival: float,
+    ) -> None:
+        self.reader = reader
+        self.events = events
+        self.lines = lines
+        self.arrival = arrival
+        self.n = len(events)
+        self._encoders = encoders
+        self._raw: dict[str, list[Any]] = {}
+        self._codes: dict[str, NDArray[np.intp]] = {}
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._broken: dict[str, NDArray[np.bool_]] | None = None
+        self._forced: dict[str, str] = {}
+        self._ids: list[str] | None = None
+        self._body: Sequence[Any] | None = None
+        self._traces: list[str | None] | None = None
+        self._traced = False
+
+    @property
+    def type(self) -> str:
+        """The event type."""
+        return self.reader.type
+
+    def take(self, rows: NDArray[np.intp]) -> Columns:
+        """The same for some of the rows only."""
+        taken = Columns(
+            self.reader, [self.events[row] for row in rows.tolist()], self.lines[rows], self._encoders, self.arrival
+        )
+        taken._forced = self._forced
+        return taken
+
+    def force(self, field: str, text: str) -> None:
+        """Write `text` into a text field of every event."""
+        self._forced[field] = text
+        self._codes.pop(field, None)
+
+    def is_number(self, field: str) -> bool:
+        """True where the field holds numbers."""
+        return self.reader.fields[field].number
+
+    def raw(self, field: str) -> list[Any]:
+        """The values as decoded, None where absent."""
+        found = self._raw.get(field)
+        if found is None:
+            reader = self.reader.fields[field]
+            if reader.path is None:
+                found = [reader.constant] * self.n
+            else:
+                found = reader.path.column(self._bodies())
+                if reader.empty is not None:
+                    found = [None if value is None or bytes(value).strip() == b"null" else value for value in found]
+            self._raw[field] = found
+        return found
+
+    def _bodies(self) -> Sequence[Any]:
+        if self._body is None:
+            path = self.reader.body
+            self._body = self.events if path is None else path.column(self.events)
+        return self._body
+
+    def codes(self, field: str) -> tuple[NDArray[np.intp], list[str | None]]:
+        """Codes (n,) of a text field, and the text of each code; None is absent."""
+        encoder = self.encoder(field)
+        found = self._codes.get(field)
+        if found is None:
+            reader = self.reader.fields[field]
+            if field in self._forced:
+                found = np.full(self.n, encoder.code_of_text(self._forced[field]), np.intp)
+            elif reader.path is None:
+                found = np.full(self.n, encoder[reader.constant], np.intp)
+            else:
+                found = np.fromiter(map(encoder.__getitem__, self.raw(field)), np.intp, self.n)
+            self._codes[field] = found
+        return found, encoder.texts
+
+    def encoder(self, field: str) -> Encoder:
+        """The text field's value → code table; it outlives the batch."""
+        key = (self.reader.type, field)
+        encoder = self._encoders.get(key)
+        if encoder is None:
+            reader = self.reader.fields[field]
+            encoder = (ScalarEncoder if reader.scalar else Encoder)(reader.translate)
+            self._encoders[key] = encoder
+        return encoder
+
+    def numbers(self, field: str) -> NDArray[np.float64]:
+        """Values (n,) of a number field in its own unit; NaN where absent."""
+        found = self._numbers.get(field)
+        if found is None:
+            reader = self.reader.fields[field]
+            values = self.raw(field)
+            if reader.scalar:
+                values = [value if _is_number(value) else None for value in values]
+            found = _floats(values)
+            with np.errstate(over="ignore"):  # what becomes infinite is not observed, and counted as such
+                if reader.scale is not None:
+                    found = found * reader.scale
+                if reader.offset is not None:
+                    found = found + reader.offset
+            if reader.default is not None:
+                found = np.where(np.isnan(found), reader.default, found)
+            self._numbers[field] = found
+        return found
+
+    def not_numbers(self, field: str) -> NDArray[np.bool_]:
+        """Shape (n,): the field is there and no number, which happens where `scalar` is set."""
+        return np.array([value is not None and not _is_number(value) for value in self.raw(field)], np.bool_)
+
+    def present(self, field: str) -> NDArray[np.bool_]:
+        """Shape (n,): the field is there and not null."""
+        reader = self.reader.fields[field]
+        if reader.number:
+            return ~np.isnan(self.numbers(field))
+        if reader.empty is not None:
+            return np.array([value is not None for value in self.raw(field)], np.bool_)
+        codes, texts = self.codes(field)
+        return np.array([text is not None for text in texts], np.bool_)[codes]
+
+    def times(self) -> NDArray[np.int64]:
+        """Event times (n,) in microseconds since 1970; the arrival where an event has none."""
+        get = self.reader.envelope.time
+        arrival = round(self.arrival * 1e6)
+        return np.array(
+            [arrival if (time := get(event)) is None else (time - _EPOCH) // _MICROSECOND for event in self.events],
+            np.int64,
+        )
+
+    def locate(self, partition: str, base: int, body: bytes) -> None:
+        """Give events whose id is their place one: the partition and the byte offset of their line in it."""
+        ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")) + 1
+        starts = base + np.concatenate(([0], ends))[self.lines]
+        self._ids = [f"{partition}@{start:020d}" for start in starts.tolist()]
+
+    def ids(self) -> list[str]:
+        """Event ids."""
+        if self._ids is None:
+            self._ids = list(map(self.reader.envelope.id, self.events))
+        return self._ids
+
+    def sources(self) -> list[str]:
+        """CloudEvents sources."""
+        return list(map(self.reader.envelope.source, self.events))
+
+    def traceparents(self) -> list[str | None] | None:
+        """W3C traceparents, or None where no event of the batch has one."""
+        if self._traces is None:
+            path = self.reader.envelope.traceparent
+            self._traces = [None] * self.n if path is None else path.column(self.events)
+            if TRACEPARENT in self.reader.fields:
+                inner = self.raw(TRACEPARENT)
+                self._traces = [outer or own for outer, own in zip(self._traces, inner, strict=True)]
+            self._traced = any(self._traces)
+        return self._traces if self._traced else None
+
+    def broken(self) -> dict[str, NDArray[np.bool_]]:
+        """Quality rule → shape (n,): True for the events that break it."""
+        if self._broken is None:
+            self._broken = {name: self._breaks(rule) for name, rule in self.reader.spec.quality.items()}
+        return self._broken
+
+    def _breaks(self, rule: QualityRule) -> NDArray[np.bool_]:
+        reader = self.reader.fields[rule.field]
+        result = np.zeros(self.n, np.bool_)
+        if rule.present or rule.not_empty:
+            result |= ~self.present(rule.field)
+        if rule.not_empty and not reader.number:
+            if reader.empty is not None:
+                result |= np.array([value is not None and reader.empty(value) for value in self.raw(rule.field)], np.bool_)
+            else:
+                codes, texts = self.codes(rule.field)
+                result |= np.array([text == "" for text in texts], np.bool_)[codes]
+        if rule.min is not None:
+            result |= self.numbers(rule.field) < rule.min
+        if rule.max is not None:
+            result |= self.numbers(rule.field) > rule.max
+        return result
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _floats(values: list[Any]) -> NDArray[np.float64]:
+    try:  # the quick way knows no None
+        return np.fromiter(values, np.float64, len(values))
+    except TypeError:
+        return np.array(values, np.float64)

@@ -1,0 +1,430 @@
+"""Bytes to events: newline-delimited CloudEvents, the clean way for a whole chunk, line by line where it is not."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
+
+import msgspec
+import numpy as np
+
+from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
+from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
+from evalgauge.core.filters import text_of
+from evalgauge.core.lines import Lines, depth_of, survey
+from evalgauge.core.reading import Path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.pack.model import EventSpec, FieldSpec, Pack
+
+_BLOCK = 16
+"""Lines that are tried together where a piece has bad ones."""
+_EMPTY_JSON = re.compile(rb'\s*(?:""|\{\s*\}|\[\s*\])\s*')
+
+LARGEST = {"integer": 2**63 - 1, "number": sys.float_info.max}
+"""Field type → the largest magnitude it holds."""
+
+LONGEST = 1024
+"""Characters of an id or a source."""
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What a piece of a chunk held: accepted events by type, each with their lines, and what was refused."""
+
+    received: int = 0
+    clean: bool = False
+    """Every line is one event that decoded: lines and events have the same numbers."""
+    groups: list[tuple[TypeReader, list[Any], NDArray[np.int64]]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+class BadEvent(Exception):  # noqa: N818 - a finding about an event, handled where it is raised from
+    """One event is refused: reason, a sentence that explains it, and its declared type if it has one."""
+
+    def __init__(self, reason: Reason, detail: str, type_: str = UNKNOWN_TYPE_LABEL) -> None:
+        super().__init__(detail)
+        self.reason, self.detail, self.type = reason, detail, type_
+
+
+class Shape(Protocol):
+    """One shape of incoming events: the CloudEvents envelope, or what a mapping describes."""
+
+    def decoder(self) -> msgspec.json.Decoder[Any]:
+        """Decodes one line, or many with `decode_lines`."""
+
+    def explain(self, line: bytes) -> BadEvent | None:
+        """Why a line is refused, judged slowly and with care; None where nothing is wrong with it."""
+
+    def group(
+        self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
+    ) -> Iterable[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
+        """Events by type. Lines that only now turn out to be wrong are added to `bad`."""
+
+
+def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: int) -> Decoded:
+    """Decode a piece of a chunk that holds whole lines; its first line has number `first_line`."""
+    lines = survey(body, limits)
+    if lines.plain.all() and len(lines.plain):
+        events = _decoded(shape.decoder(), body, len(lines.plain))
+        if events is not None:
+            decoded = Decoded(received=len(events), clean=True)
+            numbers = np.arange(first_line, first_line + len(events), dtype=np.int64)
+            _group(decoded, shape, events, numbers, body, lines, first_line)
+            return decoded
+    elif b"\r\n" in bytes(body):
+        # Lines of another system: without the return they may all be plain. A refused line loses it, no more.
+        body = bytes(body).replace(b"\r\n", b"\n")
+        lines = survey(body, limits)
+    return _Careful(shape, body, limits, lines, first_line).decoded()
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count: int) -> list[Any] | None:
+    try:
+        events = decoder.decode_lines(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return events if len(events) == count else None
+
+
+def _group(  # noqa: PLR0913
+    decoded: Decoded,
+    shape: Shape,
+    events: list[Any],
+    numbers: NDArray[np.int64],
+    body: bytes | memoryview,
+    lines: Lines,
+    first_line: int,
+) -> None:
+    bad: list[int] = []
+    decoded.groups = list(shape.group(events, numbers, bad))
+    for number in bad:
+        line = number - first_line
+        decoded.refusals.append(_refusal(shape, bytes(body[lines.starts[line] : lines.ends[line]]), number))
+    decoded.refusals.sort(key=lambda refusal: refusal.line)
+
+
+class _Careful:
+    """Decoding of a piece with bad lines in it: by blocks, and by halves where a block does not decode."""
+
+    def __init__(self, shape: Shape, body: bytes | memoryview, limits: Limits, lines: Lines, first_line: int) -> None:
+        self._shape, self._body, self._limits, self._lines = shape, body, limits, lines
+        self._first = first_line
+        self._decoder = shape.decoder()
+        self._starts, self._ends = lines.starts.tolist(), lines.ends.tolist()
+        self._odd = np.concatenate(([0], np.cumsum(~lines.plain))).tolist()
+        """Lines before each that are not plain."""
+        self._result = Decoded()
+        self._events: list[Any] = []
+        self._numbers: list[int] = []
+
+    def decoded(self) -> Decoded:
+        """All lines, each judged for itself."""
+        count = len(self._ends)
+        for start in range(0, count, _BLOCK):
+            self._take(start, min(start + _BLOCK, count))
+        numbers = np.array(self._numbers, np.int64)
+        _group(self._result, self._shape, self._events, numbers, self._body, self._lines, self._first)
+        return self._result
+
+    def _take(self, first: int, last: int) -> None:
+        if self._odd[first] == self._odd[last]:
+            run = self._body[self._starts[first] : self._ends[last - 1]]
+            events = _decoded(self._decoder, run, last - first)
+            if events is not None:
+                self._events += events
+                self._numbers += range(self._first + first, self._first + last)
+                self._result.received += last - first
+                return
+        if last - first == 1:
+            self._judge(first)
+            return
+        middle = (first + last) // 2
+        self._take(first, middle)
+        self._take(middle, last)
+
+    def _judge(self, line: int) -> None:
+        text = bytes(self._body[self._starts[line] : self._ends[line]])
+        stripped = text.strip(b" \t\r")
+        if not stripped:
+            return
+        number = self._first + line
+        self._result.received += 1
+        finding = _outer(stripped, self._limits)
+        if finding is None and stripped[:1] + stripped[-1:] != b"{}":
+            finding = self._shape.explain(stripped) or BadEvent(
+                Reason.MALFORMED_JSON, "the line is no single JSON object"
+            )
+        if finding is None:
+            try:
+                self._events.append(self._decoder.decode(stripped))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._result.refusals.append(_refusal(self._shape, text, number))
+            else:
+                self._numbers.append(number)
+            return
+        self._result.refusals.append(Refusal(number, finding.reason, finding.detail, finding.type, text))
+
+
+def _outer(line: bytes, limits: Limits) -> BadEvent | None:
+    if len(line) > limits.event_bytes:
+        detail = f"the event has {len(line)} bytes, {limits.event_bytes} are allowed"
+        return BadEvent(Reason.TOO_LARGE, detail)
+    if line.count(b"{") + line.count(b"[") > limits.depth and depth_of(line) > limits.depth:
+        return BadEvent(Reason.TOO_DEEP, f"objects and lists are nested deeper than {limits.depth} levels")
+    return None
+
+
+def _refusal(shape: Shape, text: bytes, line: int) -> Refusal:
+    finding = shape.explain(text) or BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
+    return Refusal(line, finding.reason, finding.detail, finding.type, text)
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+    """A line as a plain object. Raises `BadEvent` with the reason why it is none."""
+    try:
+        value = msgspec.json.decode(line)
+    except UnicodeDecodeError as error:
+        raise BadEvent(Reason.INVALID_UTF8, f"not UTF-8 at byte {error.start} of a string") from error
+    except RecursionError as error:
+        raise BadEvent(Reason.TOO_DEEP, "objects and lists are nested too deep to read") from error
+    except msgspec.DecodeError as error:
+        if _not_utf8(line):
+            raise BadEvent(Reason.INVALID_UTF8, "the line is not UTF-8") from error
+        if isinstance(error, msgspec.ValidationError):  # JSON as such has no bound for numbers
+            raise BadEvent(Reason.OUT_OF_RANGE, f"a number is too large: {str(error).lower()}") from error
+        raise BadEvent(Reason.MALFORMED_JSON, str(error)) from error
+    if not isinstance(value, dict):
+        raise BadEvent(Reason.NOT_AN_OBJECT, f"the value is a JSON {json_kind(value)}, not an object")
+    return value
+
+
+def _not_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def json_kind(value: object) -> str:
+    """What JSON calls a value's type."""
+    if isinstance(value, bool):
+        return "boolean"
+    kinds: dict[type, str] = {str: "string", int: "number", float: "number", dict: "object", list: "array"}
+    return kinds.get(type(value), "null")
+
+
+class CloudEventsShape:
+    """Events in the CloudEvents 1.0 envelope, their `data` as the packs declare it."""
+
+    def __init__(self, types: Mapping[str, EventSpec], *, tenant_given: bool = False) -> None:
+        """`tenant_given`: a token names the tenant, so that the event itself need not."""
+        self._types = types
+        self.tenant_given = tenant_given
+        single = len(types) == 1
+        structs = []
+        self._readers: dict[type, TypeReader] = {}
+        for number, (name, spec) in enumerate(types.items()):
+            data = _data_struct(f"Data{number}", spec, tenant_given=tenant_given)
+            envelope: list[Any] = [("id", Text), ("source", Text), ("data", data)]
+            if single:
+                envelope.append(("type", Literal[name]))  # type: ignore[valid-type]
+            envelope += [("time", Time | None, None), ("traceparent", str | None, None)]
+            tag = {} if single else {"tag_field": "type", "tag": name}
+            struct = msgspec.defstruct(f"Event{number}", envelope, gc=False, **tag)
+            structs.append(struct)
+            self._readers[struct] = TypeReader(
+                name, spec, _ENVELOPE, _native_fields(spec), Path("data"), _check_of(spec)
+            )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            Union[tuple(structs)] if structs else Literal[""]  # type: ignore[arg-type]
+        )
+        self._data_of = {reader.type: struct for struct, reader in self._readers.items()}
+
+    def decoder(self) -> msgspec.json.Decoder[Any]:
+        """Decodes lines into one struct for each event type."""
+        return self._decoder
+
+    def group(
+        self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
+    ) -> Iterable[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
+        """Events by type, in declared order of the types."""
+        del bad
+        if len(self._readers) == 1:
+            if events:
+                yield next(iter(self._readers.values())), events, lines
+            return
+        kinds = list(map(type, events))
+        for kind, reader in self._readers.items():
+            if kind in kinds:
+                rows = [row for row, have in enumerate(kinds) if have is kind]
+                yield reader, [events[row] for row in rows], lines[rows]
+
+    def explain(self, line: bytes) -> BadEvent | None:
+        """Why a line is refused, in the order a person would look: JSON, type, id, source, time, data."""
+        type_ = UNKNOWN_TYPE_LABEL
+        try:
+            event = parse_object(line)
+            self.judge(event)
+            type_ = event["type"]
+            self._decoder.decode(line)
+        except BadEvent as bad:
+            return bad
+        except UnicodeDecodeError:
+            return BadEvent(Reason.INVALID_UTF8, "the line is not UTF-8", type_)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return BadEvent(Reason.WRONG_TYPE, str(error), type_)
+        return None
+
+    def judge(self, event: dict[str, Any]) -> None:
+        """Raise `BadEvent` for the first rule of the schema that an event in the envelope breaks."""
+        type_ = event.get("type")
+        if type_ is None:
+            raise BadEvent(Reason.MISSING_FIELD, "`type` is missing")
+        if not isinstance(type_, str):
+            raise BadEvent(Reason.WRONG_TYPE, f"`type` is a {json_kind(type_)}, not a string")
+        spec = self._types.get(type_)
+        if spec is None:
+            raise BadEvent(Reason.UNKNOWN_TYPE, f"no loaded pack declares the event type {type_[:100]!r}")
+        identity = event.get("id")
+        if not isinstance(identity, str) or not 1 <= len(identity) <= LONGEST:
+            raise BadEvent(Reason.BAD_ID, f"`id` must be a string of 1 to {LONGEST} characters", type_)
+        source = event.get("source")
+        if source is None:
+            raise BadEvent(Reason.MISSING_FIELD, "`source` is missing", type_)
+        if not isinstance(source, str) or not 1 <= len(source) <= LONGEST:
+            raise BadEvent(Reason.WRONG_TYPE, f"`source` must be a string of 1 to {LONGEST} characters", type_)
+        if event.get("time") is not None:
+            try:
+                msgspec.convert(event["time"], Time)
+            except msgspec.ValidationError as error:
+                detail = f"`time` must be an RFC 3339 time with an offset: {str(error).lower()}"
+                raise BadEvent(Reason.BAD_TIME, detail, type_) from error
+        if not isinstance(event.get("traceparent"), str | None):
+            raise BadEvent(Reason.WRONG_TYPE, "`traceparent` is no string", type_)
+        data = event.get("data")
+        if data is None:
+            raise BadEvent(Reason.MISSING_FIELD, "`data` is missing", type_)
+        if not isinstance(data, dict):
+            raise BadEvent(Reason.WRONG_TYPE, f"`data` is a JSON {json_kind(data)}, not an object", type_)
+        for name, field_spec in spec.fields.items():
+            optional = self.tenant_given and name == spec.tenant
+            _judge_field(name, field_spec, data.get(name), type_, optional=optional)
+
+
+def _judge_field(name: str, spec: FieldSpec, value: Any, type_: str, *, optional: bool) -> None:  # noqa: ANN401
+    if value is None:
+        if spec.required and not optional:
+            raise BadEvent(Reason.MISSING_FIELD, f"required field `{name}` is missing", type_)
+        return
+    if spec.type == "any":
+        return
+    kind = json_kind(value)
+    right = {"string": "string", "boolean": "boolean", "number": "number", "integer": "number"}[spec.type]
+    if kind != right or (spec.type == "integer" and isinstance(value, float) and not value.is_integer()):
+        raise BadEvent(Reason.WRONG_TYPE, f"field `{name}` is a JSON {kind}, not a {spec.type}", type_)
+    if spec.enum is not None and value not in spec.enum:
+        raise BadEvent(Reason.NOT_IN_ENUM, f"field `{name}` must be one of {', '.join(spec.enum)}", type_)
+    if spec.max_length is not None and len(value) > spec.max_length:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` is longer than {spec.max_length} characters", type_)
+    if kind == "number" and not -LARGEST[spec.type] <= value <= LARGEST[spec.type]:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` does not fit into 64 bits", type_)
+    if spec.min is not None and value < spec.min:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` is below {spec.min:g}", type_)
+    if spec.max is not None and value > spec.max:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` is above {spec.max:g}", type_)
+
+
+def _data_struct(name: str, spec: EventSpec, *, tenant_given: bool) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for key, field_spec in spec.fields.items():
+        type_ = field_type(field_spec)
+        if field_spec.required and not (tenant_given and key == spec.tenant):
+            fields.append((f"f_{key}", type_, msgspec.field(name=key)))
+        else:
+            # In a union msgspec takes Raw for null alone; Raw by itself takes null as well.
+            optional = type_ if type_ is msgspec.Raw else type_ | None
+            fields.append((f"f_{key}", optional, msgspec.field(name=key, default=None)))
+    return msgspec.defstruct(name, fields, gc=False, kw_only=True)
+
+
+def field_type(spec: FieldSpec) -> Any:  # noqa: ANN401 - a type form for msgspec
+    """The msgspec type that accepts what a field's schema allows."""
+    if spec.type == "any":
+        return msgspec.Raw
+    if spec.enum is not None:
+        return Literal[tuple(spec.enum)]
+    if spec.type == "boolean":
+        return bool
+    if spec.type == "string":
+        return Annotated[str, msgspec.Meta(max_length=spec.max_length)] if spec.max_length else str
+    if spec.type == "integer":
+        # Without bounds an integer may have thousands of digits, which no column of numbers can hold.
+        least, most = -LARGEST["integer"], LARGEST["integer"]
+        low = least if spec.min is None else max(least, math.ceil(spec.min))
+        high = most if spec.max is None else min(most, math.floor(spec.max))
+        return Annotated[int, msgspec.Meta(ge=low, le=high)]
+    if spec.min is None and spec.max is None:
+        return float
+    return Annotated[float, msgspec.Meta(ge=spec.min, le=spec.max)]
+
+
+def is_number(spec: FieldSpec) -> bool:
+    """True for fields that become a column of numbers."""
+    return spec.type in ("number", "integer")
+
+
+def raw_is_empty(value: Any) -> bool:  # noqa: ANN401 - a msgspec.Raw
+    """True for `""`, `{}` and `[]`, the empty values a payload may have."""
+    return _EMPTY_JSON.fullmatch(bytes(value)) is not None
+
+
+def optional_text(value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
+    """Label text of a scalar; None stays absent."""
+    return None if value is None else text_of(value)
+
+
+def _native_fields(spec: EventSpec) -> dict[str, FieldReader]:
+    readers = {}
+    for key, field_spec in spec.fields.items():
+        path = Path(f"f_{key}")
+        if field_spec.type == "any":
+            readers[key] = FieldReader(path, empty=raw_is_empty)
+        else:
+            readers[key] = FieldReader(path, number=is_number(field_spec), translate=optional_text)
+    return readers
+
+
+def _check_of(spec: EventSpec) -> Callable[[Columns], NDArray[np.bool_]] | None:
+    """What decoding does not judge: a required payload that is null, since any JSON value is one to it."""
+    payloads = [name for name, field in spec.fields.items() if field.required and field.type == "any"]
+    if not payloads:
+        return None
+
+    def check(columns: Columns) -> NDArray[np.bool_]:
+        bad = np.zeros(columns.n, np.bool_)
+        for name in payloads:
+            bad |= ~columns.present(name)
+        return bad
+
+    return check
+
+
+_ENVELOPE = EnvelopeReader(attrgetter("id"), attrgetter("source"), attrgetter("time"), Path("traceparent"))
+
+
+def event_types(packs: Sequence[Pack]) -> dict[str, EventSpec]:
+    """Every event type of the packs with its declaration."""
+    return {name: spec for pack in packs for name, spec in pack.events.items()}

@@ -1,0 +1,360 @@
+"""The engine: takes chunks in stream order, keeps all state, and makes it durable together with positions.
+
+One thread calls `process` (or `prepare` and `absorb`) and `commit`; any thread may call `families`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from evalgauge.core.collect import Chunk, EventVerdict, Verdict
+from evalgauge.core.deduplicate import DIGEST, Deduplicator, Window, cut
+from evalgauge.core.decode import event_types
+from evalgauge.core.errors import StateError
+from evalgauge.core.event import Limits, Reason, Refusal
+from evalgauge.core.flight import FlightRecorder, Phase
+from evalgauge.core.instrument import Declared, Instrument
+from evalgauge.core.instruments.grouping import LocalSlots
+from evalgauge.core.reduce import Delta, Plan, Reducer, Work
+from evalgauge.core.selfmetrics import PROCESS, SelfMetrics
+from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits, Store, TableInfo
+from evalgauge.core.table import Table
+
+if TYPE_CHECKING:
+    from evalgauge.core.collect import Position
+    from evalgauge.core.families import Family
+    from evalgauge.core.mapping import Mapping as EventMapping
+    from evalgauge.core.pack.model import EventSpec, Pack
+
+log = logging.getLogger(__name__)
+
+OWN_REDUCER = -1
+"""Stands for the reducer in the engine's own process; workers count from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputRules:
+    """How the events of one input are judged."""
+
+    mapping: EventMapping | None = None
+    deduplicate: bool = False
+    ignore_unknown_types: bool = False
+    """Events of undeclared types are counted and passed over instead of refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What holds for all inputs."""
+
+    limits: Limits = field(default_factory=Limits)
+    window: Window = field(default_factory=Window)
+    dead_letters: DeadLetterLimits = field(default_factory=DeadLetterLimits)
+    keep: str = "bytes"
+    """What a dead letter keeps of the event: `bytes`, `redacted` or `reason`."""
+    max_letter_bytes: int = 64 << 10
+
+
+class Engine:
+    """State of all packs, and the way of a chunk into it."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        packs: Sequence[Pack],
+        inputs: Mapping[str, InputRules],
+        kinds: Mapping[str, type[Instrument]],
+        store: Store,
+        metrics: SelfMetrics,
+        options: EngineOptions,
+        recorder: FlightRecorder | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._packs = packs
+        self._inputs = inputs
+        self._store = store
+        self._metrics = metrics
+        self._options = options
+        self._recorder = recorder
+        self._clock = clock
+        self._types = event_types(packs)
+        self._pack_of = {type_: pack.pack for pack in packs for type_ in pack.events}
+        self.declared = tuple(_declared(packs, self._types))
+        self.instruments = [kinds[one.spec.type](one) for one in self.declared]
+        self._kinds = {kind: kinds[kind] for kind in {one.spec.type for one in self.declared}}
+        self._reducers: dict[str, Reducer] = {}
+        self._locals: dict[tuple[int, str], tuple[int, list[LocalSlots]]] = {}
+        self._dedup = Deduplicator(options.window)
+        self._tables: dict[str, tuple[str, Table]] = {}
+        for one, instrument in zip(self.declared, self.instruments, strict=True):
+            self._tables[instrument.table.meaning] = (one.name, instrument.table)
+        self._durable = metrics.durable()
+        for name, counter in self._durable.items():
+            self._tables[counter.table.meaning] = (name, counter.table)
+        self._known_tables: set[str] = set()
+        self._dropped: list[str] = []
+        self._positions: dict[tuple[str, str], Position] = {}
+        self._letters: list[DeadLetter] = []
+        self._acknowledgements: list[tuple[Callable[[Verdict], None], Verdict]] = []
+        self._lock = threading.Lock()
+        self.uncommitted = 0
+        """Events taken in since the last commit."""
+        self.taken = 0
+        """Events taken in since the start."""
+        self.dirty = False
+        """Something waits for a commit."""
+        self.last_commit = 0.0
+        self.lost = ""
+
+    def restore(self) -> dict[tuple[str, str], Position]:
+        """Take back the last checkpoint; returns (input, partition) → position. Raises `StateError`."""
+        restored = self._store.restore(self._tables)
+        known = {info.meaning: info for info in restored.tables}
+        for meaning, (name, table) in self._tables.items():
+            try:
+                table.load(restored.pages.get(meaning, []))
+            except (ValueError, TypeError) as error:
+                msg = f"the state of metric {name} cannot be read back: {error}"
+                raise StateError(msg) from error
+        self._known_tables = known.keys() & self._tables.keys()
+        self._dropped = [meaning for meaning in known if meaning not in self._tables]
+        kept = {known[meaning].metric for meaning in self._known_tables}
+        for meaning in self._dropped:
+            name = known[meaning].metric
+            declared = any(name == metric for metric, _ in self._tables.values())
+            why = "its declaration has another meaning now, it restarts at zero" if declared else "no pack declares it now"
+            if name not in kept:
+                log.warning("metric %s: state dropped: %s", name, why)
+        self._dedup.restore(restored.digests)
+        self.last_commit = restored.last_commit or self._clock()
+        self.lost = restored.lost
+        self.dirty = bool(self._dropped)
+        return restored.positions
+
+    def plan(self, name: str) -> Plan:
+        """What a reducer of this input does, here or in a worker."""
+        return Plan(
+            self._types, self.declared, self._kinds, self._inputs[name].mapping, self._options.limits, self._store.seed
+        )
+
+    def work(self, name: str, chunk: Chunk) -> Work:
+        """The reducing that a chunk needs."""
+        chunk.arrival = chunk.arrival or self._clock()
+        return Work(
+            chunk.body, chunk.base, chunk.partition, chunk.arrival, chunk.tenant, self._inputs[name].deduplicate
+        )
+
+    def process(self, name: str, chunk: Chunk) -> None:
+        """Reduce a chunk here and absorb it. Raises `OSError` where a file range cannot be read."""
+        self.absorb(name, chunk, self._reducer(name).reduce(self.work(name, chunk)), OWN_REDUCER)
+
+    def _reducer(self, name: str) -> Reducer:
+        reducer = self._reducers.get(name)
+        if reducer is None:
+            reducer = self._reducers[name] = Reducer(self.plan(name))
+        return reducer
+
+    def absorb(self, name: str, chunk: Chunk, deltas: list[Delta], reducer: int) -> None:
+        """Merge what a chunk came to, in stream order, by whichever reducer. It is durable with the next commit."""
+        self._note(Phase.WORKING)
+        repeats: list[int] = []
+        if self._inputs[name].deduplicate:
+            deltas, reducer, repeats = self._without_repeats(name, chunk, deltas, reducer)
+        received = sum(delta.received for delta in deltas)
+        exceptions = [EventVerdict(line, "duplicate") for line in repeats]
+        for delta in deltas:
+            self._merge(name, delta, reducer)
+            exceptions += self._refuse(name, chunk, delta)
+        ignored = received - sum(sum(delta.accepted.values()) for delta in deltas) - len(exceptions)
+        self._count("evalgauge_events_received", (name,), received)
+        self._count("evalgauge_events_duplicated", (name,), len(repeats))
+        self._count("evalgauge_events_ignored", (name,), ignored)
+        if chunk.commit is not None:
+            self._positions[name, chunk.partition] = chunk.commit
+        if chunk.acknowledge is not None:
+            verdict = Verdict(
+                received=received,
+                accepted=sum(sum(delta.accepted.values()) for delta in deltas),
+                duplicate=len(repeats),
+                rejected=len(exceptions) - len(repeats),
+                exceptions=tuple(sorted(exceptions, key=lambda verdict: verdict.line)),
+            )
+            self._acknowledgements.append((chunk.acknowledge, verdict))
+        self.uncommitted += received
+        self.taken += received
+        self.dirty = True
+        self._note(Phase.IDLE)
+
+    def _without_repeats(
+        self, name: str, chunk: Chunk, deltas: list[Delta], reducer: int
+    ) -> tuple[list[Delta], int, list[int]]:
+        now = self._clock()
+        digests = [digest for delta in deltas for digest in cut(delta.digests)]
+        found = self._dedup.repeats(digests, now)
+        if not found:
+            self._dedup.accept(now, digests)
+            return deltas, reducer, []
+        lines = [line for delta in deltas for line in delta.digest_lines.tolist()]
+        repeats = sorted(lines[index] for index in found)
+        received = sum(delta.received for delta in deltas)
+        # What was reduced counts the repeats, so it is thrown away and reduced again without them, here.
+        for delta in deltas:
+            self._discard(name, delta, reducer)
+        work = self.work(name, chunk)
+        again = Work(work.body, work.base, work.partition, work.arrival, work.tenant, digests=False, skip=frozenset(repeats))
+        deltas = self._reducer(name).reduce(again)
+        assert sum(delta.received for delta in deltas) == received  # noqa: S101 - the same bytes
+        gone = set(found)
+        self._dedup.accept(now, [digest for index, digest in enumerate(digests) if index not in gone])
+        return deltas, OWN_REDUCER, repeats
+
+    def _slots(self, name: str, delta: Delta, reducer: int) -> list[LocalSlots]:
+        generation, slots = self._locals.get((reducer, name), (0, []))
+        if generation != delta.generation:
+            slots = [LocalSlots(instrument.index()) for instrument in self.instruments]
+            self._locals[reducer, name] = (delta.generation, slots)
+        return slots
+
+    def _discard(self, name: str, delta: Delta, reducer: int) -> None:
+        for one, slots in zip(delta.metrics, self._slots(name, delta, reducer), strict=True):
+            if one is not None:
+                slots.announce(one.groups.new)
+
+    def _merge(self, name: str, delta: Delta, reducer: int) -> None:
+        slots = self._slots(name, delta, reducer)
+        for declared, instrument, one, local in zip(self.declared, self.instruments, delta.metrics, slots, strict=True):
+            if one is not None:
+                merged = instrument.merge(one, local)
+                self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
+                self._count("evalgauge_values_unobserved", (declared.name,), merged.unobserved)
+        for type_, count in delta.accepted.items():
+            self._count("evalgauge_events_accepted", (name, type_), count)
+        self._count("evalgauge_input_bytes", (name,), delta.size)
+        if delta.newest:
+            self._metrics.set("evalgauge_input_lag_seconds", max(0.0, self._clock() - delta.newest), (name,))
+
+    def _refuse(self, name: str, chunk: Chunk, delta: Delta) -> list[EventVerdict]:
+        verdicts = []
+        for refusal in delta.refusals:
+            if refusal.reason is Reason.UNKNOWN_TYPE and self._inputs[name].ignore_unknown_types:
+                continue
+            self._count("evalgauge_events_rejected", (name, refusal.type, refusal.reason.value), 1)
+            verdicts.append(EventVerdict(refusal.line, "rejected", refusal.reason, refusal.detail))
+            self._letters.append(
+                DeadLetter(
+                    time=chunk.arrival,
+                    input=name,
+                    partition=chunk.partition,
+                    position=chunk.locate(refusal.line),
+                    type=refusal.type,
+                    reason=refusal.reason.value,
+                    detail=refusal.detail,
+                    pack=self._pack_of.get(refusal.type, ""),
+                    data=(data := self._kept(refusal)),
+                    tenant=chunk.tenant,
+                    kept="cut" if self._options.keep == "bytes" and len(data) < len(refusal.data) else self._options.keep,
+                    size=len(refusal.data),
+                )
+            )
+        return verdicts
+
+    def _kept(self, refusal: Refusal) -> bytes:
+        if self._options.keep == "bytes":
+            return refusal.data[: self._options.max_letter_bytes]
+        if self._options.keep == "redacted":
+            return redacted(refusal.data, self._types.get(refusal.type))[: self._options.max_letter_bytes]
+        return b""
+
+    def commit(self) -> None:
+        """Make everything absorbed durable, show it, and acknowledge it.
+
+        Raises what the store raises; then nothing is shown, nothing is lost, and the call can be repeated.
+        """
+        now = max(self._clock(), self.last_commit)
+        self._note(Phase.COMMITTING)
+        started = time.perf_counter()
+        commit = Commit(time=now, dropped=self._dropped, positions=self._positions, dead_letters=self._letters)
+        for meaning, (metric, table) in self._tables.items():
+            if table.dirty():
+                if meaning not in self._known_tables:
+                    commit.tables.append(TableInfo(meaning, metric))
+                commit.pages += ((meaning, page) for page in table.pages(now, self.last_commit))
+        commit.digests = self._dedup.fresh()
+        commit.digests_kept = self._options.window.ids + len(commit.digests) // DIGEST
+        commit.digests_since = now - self._options.window.age
+        try:
+            dropped = self._store.commit(commit, self._options.dead_letters)
+        except BaseException:
+            self._metrics.add("evalgauge_commits", 1, ("failure",))
+            raise
+        self._note(Phase.COMMITTED)
+        with self._lock:
+            for _, table in self._tables.values():
+                table.publish()
+        self._known_tables.update(info.meaning for info in commit.tables)
+        self._dedup.committed()
+        self._dropped, self._positions, self._letters = [], {}, []
+        acknowledgements, self._acknowledgements = self._acknowledgements, []
+        self.uncommitted, self.dirty, self.last_commit = 0, False, now
+        for cause, count in dropped.items():
+            self._count("evalgauge_dead_letters_dropped", (cause,), count)
+        self._metrics.add("evalgauge_commits", 1, ("success",))
+        self._metrics.observe("evalgauge_commit_duration_seconds", time.perf_counter() - started)
+        self._metrics.set("evalgauge_last_commit_timestamp_seconds", now)
+        self._metrics.set("evalgauge_deduplication_ids", len(self._dedup))
+        for acknowledge, verdict in acknowledgements:
+            acknowledge(verdict)
+        self._note(Phase.IDLE)
+
+    @property
+    def waiting(self) -> bool:
+        """A sender waits for an acknowledgement."""
+        return bool(self._acknowledgements)
+
+    def families(self) -> list[Family]:
+        """What the last commit made durable, in the order of the packs; from any thread."""
+        with self._lock:
+            durable = [one for counter in self._durable.values() for one in counter.families(0)]
+            return [one for instrument in self.instruments for one in instrument.families(id(self))] + durable
+
+    def series(self) -> dict[str, tuple[int, int]]:
+        """Metric → (series in use, limit)."""
+        indexes = ((one.name, instrument.index()) for one, instrument in zip(self.declared, self.instruments, strict=True))
+        return {name: (len(index.series), index.limit) for name, index in indexes}
+
+    def _count(self, name: str, labels: tuple[str, ...], amount: int) -> None:
+        if amount:
+            self._durable[name].add(labels, amount)
+
+    def _note(self, phase: Phase) -> None:
+        if self._recorder is not None:
+            self._recorder.note(phase, self.uncommitted)
+
+
+def _declared(packs: Sequence[Pack], types: Mapping[str, EventSpec]) -> list[Declared]:
+    return [
+        Declared(pack.pack, name, spec, {type_: types[type_] for type_ in spec.on})
+        for pack in packs
+        for name, spec in pack.metrics.items()
+        if spec.on != [PROCESS]
+    ]
+
+
+def redacted(data: bytes, spec: EventSpec | None) -> bytes:
+    """An event's bytes with payload fields taken out; empty where that cannot be done safely."""
+    try:
+        event = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+    if spec is None or not isinstance(event, dict) or not isinstance(event.get("data"), dict):
+        return b""
+    payload = {name for name, one in spec.fields.items() if one.payload}
+    known = {name: value for name, value in event["data"].items() if name in spec.fields and name not in payload}
+    return msgspec.json.encode({**{key: event[key] for key in ("id", "source", "type", "time") if key in event}, "data": known})
+
+

@@ -1,0 +1,116 @@
+"""The seam of instruments: one metric of a pack at run time, in two halves.
+
+The reducing half turns batches of columns into small deltas and may live in another process; the owning half
+keeps the state, merges deltas in stream order, and draws families from what is committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.families import Family
+    from evalgauge.core.instruments.grouping import LocalSlots
+    from evalgauge.core.pack.model import EventSpec, MetricSpec
+    from evalgauge.core.series import SeriesIndex
+    from evalgauge.core.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A metric as its pack declares it, with the event types it counts; crosses to worker processes."""
+
+    pack: str
+    name: str
+    spec: MetricSpec
+    types: dict[str, EventSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What merging a delta found worth counting."""
+
+    overflowed: int = 0
+    """Events whose labels a limit changed."""
+    unobserved: int = 0
+    """Events whose value was absent or could not be observed."""
+
+
+class Reducing(Protocol):
+    """The reducing half. Keeps nothing but label caches between two `take`s."""
+
+    def reduce(self, columns: Columns) -> None:
+        """Add a batch of one event type. May raise: then nothing of the chunk is kept."""
+
+    def take(self) -> Any:  # noqa: ANN401 - the instrument's own delta, picklable
+        """The delta since the last call, None if there is nothing to tell."""
+
+
+class Instrument(Protocol):
+    """The owning half. Found by the entry-point group `evalgauge.instruments` under the metric's `type`."""
+
+    version: ClassVar[int]
+    """Raised when the state of the same declaration comes to mean something else."""
+    table: Table
+
+    def __init__(self, declared: Declared) -> None: ...
+
+    @staticmethod
+    def reducing(declared: Declared) -> Reducing:
+        """A reducing half for one reducer."""
+
+    def merge(self, delta: Any, local: LocalSlots) -> Merged:  # noqa: ANN401 - what `take` gave
+        """Apply a delta to the live state. Must not raise: whatever can fail belongs in `reduce`."""
+
+    def index(self) -> SeriesIndex:
+        """The index of its series."""
+
+    def families(self, generation: int) -> Sequence[Family]:
+        """What is committed, as families; called with the engine's lock held."""
+
+
+def meaning(declared: Declared, version: int) -> str:
+    """A hash of all that gives the state its meaning; limits, help texts and `across` are not among it."""
+    spec = declared.spec
+    value = getattr(spec, "value", None)
+    labels = [
+        (name, label.model_dump(exclude={"limit"}, exclude_defaults=True)) for name, label in spec.labels.items()
+    ]
+    rules = {
+        type_: {name: rule.model_dump(exclude={"description"}) for name, rule in event.quality.items()}
+        for type_, event in declared.types.items()
+        if any(label.quality for label in spec.labels.values())
+    }
+    parts = {
+        "pack": declared.pack,
+        "metric": declared.name,
+        "type": spec.type,
+        "version": version,
+        "on": sorted(spec.on),
+        "value": value,
+        "unit": unit_of(declared),
+        "where": spec.model_dump(include={"where"}, by_alias=True),
+        "labels": labels,
+        "quality": rules,
+        "buckets": getattr(spec, "buckets", None),
+        "up": getattr(spec, "up", None),
+        "down": getattr(spec, "down", None),
+    }
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
+
+
+def unit_of(declared: Declared) -> str:
+    """The declared unit of the metric's value: its own, else that of the field in its first type; "" for counts."""
+    if declared.spec.unit is not None:
+        return declared.spec.unit
+    value = getattr(declared.spec, "value", None)
+    for event in declared.types.values():
+        if value is not None and value in event.fields:
+            return event.fields[value].unit or ""
+    return ""

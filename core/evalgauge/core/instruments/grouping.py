@@ -1,0 +1,183 @@
+"""Label sets of a batch: which series each event belongs to, for every instrument that has labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from evalgauge.core.arrays import Growing
+from evalgauge.core.filters import mask
+from evalgauge.core.series import LabelRule, LocalIndex, SeriesIndex, Touched
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.pack.model import EventSpec, LabelSpec, MetricSpec
+
+T = TypeVar("T", bound=np.generic)
+
+LINE_STEP = 1 << 16
+"""Ordinals of two neighbouring lines differ by it, so that an event counted several times keeps its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The series a delta touched: local slots (k,) in stream order, and label sets never announced before."""
+
+    slots: NDArray[np.intp]
+    new: list[tuple[str, ...]]
+    """Label values of the local slots that follow those announced so far."""
+    skipped: int
+    """Events that passed the filter but had no usable value."""
+
+
+class Rows(NamedTuple):
+    """Some events of a batch with the series each belongs to."""
+
+    rows: NDArray[np.intp] | None
+    """Their rows (N,) in the columns; None means all of them."""
+    slots: NDArray[np.intp]
+    """Local slots (N,)."""
+    ordinals: NDArray[np.int64]
+    """Places in the stream (N,)."""
+    size: int
+    """Local slots there are."""
+
+    def of(self, column: NDArray[T]) -> NDArray[T]:
+        """The same rows of a column."""
+        return column if self.rows is None else column[self.rows]
+
+
+class Grouper:
+    """Events of a metric → local slots. Lives where batches are reduced; knows nothing of limits."""
+
+    def __init__(self, spec: MetricSpec) -> None:
+        self._labels = list(spec.labels.values())
+        self._where = spec.where
+        self._by_rule = any(label.quality == "rule" for label in self._labels)
+        self._indexes: dict[str, LocalIndex] = {}
+        self._slots: dict[str, Growing] = {}
+        self._size = 0
+        self._new: list[tuple[str, ...]] = []
+        self.touched = Touched()
+        self.skipped = 0
+
+    def rows(self, columns: Columns, usable: NDArray[np.bool_] | None = None) -> Iterator[Rows]:
+        """The events that pass the filter, with their series; once, or once for each broken quality rule.
+
+        Events that are not `usable` (n,) belong to no series; `skipped` counts them.
+        """
+        rows = None
+        if self._where is not None:
+            rows = np.flatnonzero(mask(self._where, columns))
+        if usable is not None and not usable.all():
+            seen = columns.n if rows is None else len(rows)
+            rows = np.flatnonzero(usable) if rows is None else rows[usable[rows]]
+            self.skipped += seen - len(rows)
+        if not self._by_rule:
+            yield self._group(columns, rows, None, 0)
+            return
+        for number, (rule, broken) in enumerate(columns.broken().items()):
+            hit = np.flatnonzero(broken) if rows is None else rows[broken[rows]]
+            if len(hit):
+                yield self._group(columns, hit, rule, number)
+
+    def _group(self, columns: Columns, rows: NDArray[np.intp] | None, rule: str | None, number: int) -> Rows:
+        lines = columns.lines if rows is None else columns.lines[rows]
+        count = len(lines)
+        codes, sizes, texts = [], [], []
+        for label in self._labels:
+            column, names = self._codes(label, columns, rule, number)
+            codes.append(column if rows is None else column[rows])
+            sizes.append(len(names))
+            texts.append(names)
+        ordinals = lines * LINE_STEP + number
+        if not count:
+            return Rows(rows, np.empty(0, np.intp), ordinals, self._size)
+        index = self._indexes.setdefault(columns.type, LocalIndex(max(len(codes), 1)))
+        if not codes:
+            codes, sizes = [np.zeros(count, np.intp)], [1]
+        found, births = index.slots(codes, sizes)
+        local = self._slots.setdefault(columns.type, Growing((), np.intp)).reserve(index.size)
+        if births:
+            local[index.size - len(births) : index.size] = np.arange(self._size, self._size + len(births))
+            self._size += len(births)
+            for row in births:
+                values = (
+                    _label_text(label, names[column[row]])
+                    for label, names, column in zip(self._labels, texts, codes, strict=False)
+                )
+                self._new.append(tuple(values))
+        slots = local[found]
+        self.touched.mark(slots, ordinals, self._size)
+        return Rows(rows, slots, ordinals, self._size)
+
+    def _codes(
+        self, label: LabelSpec, columns: Columns, rule: str | None, number: int
+    ) -> tuple[NDArray[np.intp], Sequence[str | None]]:
+        if label.field is not None:
+            return columns.codes(label.field)
+        if label.quality == "validity":
+            broken = np.zeros(columns.n, np.bool_)
+            for breaks in columns.broken().values():
+                broken |= breaks
+            return broken.astype(np.intp), ("valid", "invalid")
+        if label.quality == "rule":
+            names: list[str | None] = list(columns.reader.spec.quality)
+            return np.full(columns.n, number, np.intp), names if rule is not None else [None]
+        return np.zeros(columns.n, np.intp), (label.constant,)
+
+    def take(self) -> Groups | None:
+        """What was touched since the last call; None if nothing was."""
+        slots = self.touched.take()
+        new, self._new = self._new, []
+        skipped, self.skipped = self.skipped, 0
+        return Groups(slots, new, skipped) if len(slots) or new or skipped else None
+
+
+def _label_text(label: LabelSpec, text: str | None) -> str:
+    if text is None:
+        return label.default
+    if label.table is not None:
+        return label.table.get(text, text if label.table_default is None else label.table_default)
+    return text
+
+
+def series_index(spec: MetricSpec, types: Sequence[EventSpec]) -> SeriesIndex:
+    """The index of a metric's series: labels from an enum, a constant, a table or quality are bounded."""
+    rules = []
+    for name, label in spec.labels.items():
+        bounded = label.field is None or (label.table is not None and label.table_default is not None)
+        if label.field is not None and not bounded:
+            fields = [event.fields[label.field] for event in types if label.field in event.fields]
+            bounded = bool(fields) and all(field.enum is not None or field.type == "boolean" for field in fields)
+        rules.append(LabelRule(name, label.limit, bounded))
+    return SeriesIndex(rules, spec.limit)
+
+
+class LocalSlots:
+    """Local slots of one reducer → slots of the state, resolved in stream order when first used."""
+
+    def __init__(self, index: SeriesIndex) -> None:
+        self._index = index
+        self._slots = Growing((), np.intp, fill=-1)
+        self._overflow = Growing((), np.bool_)
+        self._unresolved: dict[int, tuple[str, ...]] = {}
+        self._size = 0
+
+    def announce(self, new: Sequence[tuple[str, ...]]) -> None:
+        """Label sets of the local slots that come next."""
+        for values in new:
+            self._unresolved[self._size] = values
+            self._size += 1
+
+    def resolve(self, local: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Slots (k,) of the state for local slots (k,), and which of them a limit changed."""
+        slots, overflow = self._slots.reserve(self._size), self._overflow.reserve(self._size)
+        for slot in local[slots[local] < 0].tolist():
+            slots[slot], overflow[slot] = self._index.resolve(self._unresolved.pop(slot))
+        return slots[local], overflow[local]

@@ -1,0 +1,461 @@
+"""Events of another shape, read as a mapping declares: columns straight from the foreign object, with no copy between."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from evalgauge.core.columns import Columns, EnvelopeReader, FieldReader, TypeReader
+from evalgauge.core.decode import (
+    LARGEST,
+    LONGEST,
+    BadEvent,
+    CloudEventsShape,
+    is_number,
+    json_kind,
+    optional_text,
+    parse_object,
+    raw_is_empty,
+)
+from evalgauge.core.event import Reason
+from evalgauge.core.filters import text_of
+from evalgauge.core.reading import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping as AbstractMapping
+
+    from numpy.typing import NDArray
+
+    from evalgauge.core.mapping import Mapping, TimeMapping, ValueMapping
+    from evalgauge.core.pack.model import EventSpec, FieldSpec
+
+_INVALID = "\0invalid"
+"""Stands for a text that the mapping or the schema refuses; recognised by identity, so no data can forge it."""
+_UNIX = {"unix": 1, "unix_ms": 1_000, "unix_us": 1_000_000, "unix_ns": 1_000_000_000}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Scalar = str | int | float | bool | None
+_Number = float | None
+_AwareTime = Annotated[datetime, msgspec.Meta(tz=True)] | None
+_READY_TIMES = (_AwareTime, datetime | None)
+"""Leaves whose values decoding has judged already."""
+
+
+class MappedShape:
+    """Events in a foreign shape."""
+
+    def __init__(self, mapping: Mapping, types: AbstractMapping[str, EventSpec], native: CloudEventsShape) -> None:
+        """`native` judges an event once it is in the envelope."""
+        self._mapping = mapping
+        self._types = {name: types[name] for name in mapping.data}
+        self._native = native
+        tree: dict[str, Any] = {}
+        self._leaves = _leaves(mapping, self._types)
+        for path, leaf in self._leaves.items():
+            _plant(tree, path.split("."), leaf)
+        struct, self._paths = _struct_of(tree)
+        self._decoder = msgspec.json.Decoder(struct)
+        self._readers = {name: self._reader(name, spec) for name, spec in self._types.items()}
+
+    def decoder(self) -> msgspec.json.Decoder[Any]:
+        """Decodes the paths that the mapping names; the rest of an object is skipped."""
+        return self._decoder
+
+    def group(
+        self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
+    ) -> Iterable[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
+        """Events by type; an event of a type that the mapping does not name is bad."""
+        rule = self._mapping.type
+        if rule.constant is not None:
+            if events:
+                yield self._readers[rule.constant], events, lines
+            return
+        path = self._paths[str(rule.field)]
+        rows: dict[str, list[int]] = {name: [] for name in self._readers}
+        for row, event in enumerate(events):
+            value = path.one(event)
+            text = None if value is None else text_of(value)
+            type_ = text if rule.table is None else rule.table.get(text or "")
+            if type_ in rows:
+                rows[type_].append(row)
+            else:
+                bad.append(int(lines[row]))
+        for type_, found in rows.items():
+            if found:
+                yield self._readers[type_], [events[row] for row in found], lines[found]
+
+    def explain(self, line: bytes) -> BadEvent | None:
+        """Why a line is refused: first what the mapping cannot read, then what the schema does not allow."""
+        try:
+            self._native.judge(self.envelope(parse_object(line)))
+            self._decoder.decode(line)
+        except BadEvent as bad:
+            return bad
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return BadEvent(Reason.MAPPING_FAILED, str(error))
+        return None
+
+    def envelope(self, value: dict[str, Any]) -> dict[str, Any]:
+        """One foreign object as the CloudEvents envelope it stands for. Raises `BadEvent`."""
+        mapping = self._mapping
+        type_ = mapping.type.constant
+        if type_ is None:
+            raw = _at(value, str(mapping.type.field))
+            text = None if raw is None else _text(raw, str(mapping.type.field), Reason.MAPPING_FAILED)
+            type_ = text if mapping.type.table is None else mapping.type.table.get(text or "")
+            if type_ not in self._types:
+                detail = f"`{mapping.type.field}` is {str(text)[:100]!r}, which the mapping gives no event type"
+                raise BadEvent(Reason.UNKNOWN_TYPE, detail)
+        event: dict[str, Any] = {"type": type_, "id": self._id(value, type_), "source": self._source(value, type_)}
+        time = self._time(value, type_)
+        if time is not None:
+            event["time"] = time.isoformat()
+        if mapping.traceparent is not None:
+            event["traceparent"] = _at(value, mapping.traceparent)
+        fields = self._types[type_].fields
+        event["data"] = {
+            name: _mapped_value(rule, fields[name], value, type_) for name, rule in mapping.data[type_].items()
+        }
+        return event
+
+    def _id(self, value: dict[str, Any], type_: str) -> str:
+        rule = self._mapping.id
+        if rule.from_ is not None:
+            return "position"
+        parts = []
+        for path in rule.fields or [str(rule.field)]:
+            raw = _at(value, path)
+            if raw is None or raw == "":
+                raise BadEvent(Reason.BAD_ID, f"`{path}`, from which the id is made, is missing or empty", type_)
+            parts.append(_text(raw, path, Reason.BAD_ID, type_))
+        return rule.separator.join(parts)
+
+    def _source(self, value: dict[str, Any], type_: str) -> str:
+        rule = self._mapping.source
+        if rule.constant is not None:
+            return rule.constant
+        raw = _at(value, str(rule.field))
+        if raw is None or raw == "":
+            raise BadEvent(Reason.MISSING_FIELD, f"`{rule.field}`, the event's source, is missing or empty", type_)
+        return _text(raw, str(rule.field), Reason.WRONG_TYPE, type_)
+
+    def _time(self, value: dict[str, Any], type_: str) -> datetime | None:
+        rule = self._mapping.time
+        raw = None if rule.field is None else _at(value, rule.field)
+        if raw is None:
+            return None
+        try:
+            return _parse_time(rule, raw)
+        except (ValueError, TypeError, OverflowError) as error:
+            detail = f"`{rule.field}` is no time of the format {rule.format}: {error}"
+            raise BadEvent(Reason.BAD_TIME, detail, type_) from error
+
+    def _reader(self, type_: str, spec: EventSpec) -> TypeReader:
+        rules = self._mapping.data[type_]
+        fields = {}
+        for name, field in spec.fields.items():
+            rule = rules.get(name)
+            fields[name] = _constant_reader(field, None) if rule is None else self._field_reader(field, rule)
+        return TypeReader(
+            type_,
+            spec,
+            self._envelope_reader(),
+            fields,
+            check=functools.partial(_check, self, rules),
+            positional=self._mapping.id.from_ is not None,
+        )
+
+    def _field_reader(self, field: FieldSpec, rule: ValueMapping) -> FieldReader:
+        if rule.field is None:
+            return _constant_reader(field, rule.constant)
+        path = self._paths[rule.field]
+        if field.type == "any":
+            return FieldReader(path, empty=raw_is_empty)
+        if is_number(field):
+            return FieldReader(
+                path,
+                number=True,
+                translate=functools.partial(_number_text, rule),
+                scale=rule.scale,
+                offset=rule.offset,
+                default=None if rule.default is None else float(rule.default),
+                scalar=self._leaves[rule.field] == _Scalar,
+            )
+        return FieldReader(path, translate=functools.partial(_translate, field, rule), scalar=True)
+
+    def _envelope_reader(self) -> EnvelopeReader:
+        mapping, leaves = self._mapping, self._paths
+        paths = mapping.id.fields or ([mapping.id.field] if mapping.id.field else [])
+        id_paths = [leaves[path] for path in paths]
+        separator = mapping.id.separator
+
+        def identity(event: Any) -> str:  # noqa: ANN401 - a decoded event
+            return separator.join(text_of(path.one(event)) for path in id_paths)
+
+        source: Callable[[Any], str]
+        if mapping.source.constant is not None:
+            constant = mapping.source.constant
+
+            def source(event: Any) -> str:  # noqa: ANN401, ARG001
+                return constant
+        else:
+            source_path = leaves[str(mapping.source.field)]
+
+            def source(event: Any) -> str:  # noqa: ANN401
+                return text_of(source_path.one(event))
+
+        time: Callable[[Any], datetime | None]
+        if mapping.time.field is None:
+
+            def time(event: Any) -> None:  # noqa: ANN401, ARG001
+                return None
+        else:
+            time_path, rule = leaves[mapping.time.field], mapping.time
+
+            def time(event: Any) -> datetime | None:  # noqa: ANN401
+                raw = time_path.one(event)
+                if raw is None:
+                    return None
+                return _with_zone(raw, rule) if isinstance(raw, datetime) else _parse_time(rule, raw)
+
+        trace = None if mapping.traceparent is None else leaves[mapping.traceparent]
+        return EnvelopeReader(identity, source, time, trace)
+
+    def wrong(self, columns: Columns, rules: AbstractMapping[str, ValueMapping]) -> NDArray[np.bool_]:
+        """Shape (n,): True for events that the mapping cannot read or the schema does not allow."""
+        bad = np.zeros(columns.n, np.bool_)
+        for name, field in columns.reader.spec.fields.items():
+            rule = rules.get(name)
+            if self._native.tenant_given and name == columns.reader.spec.tenant:
+                field = field.model_copy(update={"required": False})  # noqa: PLW2901 - the token says it
+            if is_number(field):
+                if columns.reader.fields[name].scalar:
+                    bad |= columns.not_numbers(name)
+                bad |= _wrong_numbers(columns.numbers(name), field)
+            elif rule is not None and (field.enum is not None or rule.table is not None):
+                codes, texts = columns.codes(name)
+                refused = [text is _INVALID or (text is None and field.required) for text in texts]
+                bad |= np.array(refused, np.bool_)[codes]
+            else:
+                bad |= _wrong_texts(columns, name, field, rule)
+        mapping = self._mapping
+        id_paths = mapping.id.fields or ([mapping.id.field] if mapping.id.field else [])
+        bad |= self._unfit(columns, id_paths, len(mapping.id.separator))
+        if mapping.source.field is not None:
+            bad |= self._unfit(columns, [mapping.source.field], 0)
+        if mapping.time.field is not None and self._leaves[mapping.time.field] not in _READY_TIMES:
+            bad |= self._bad_times(columns)
+        return bad
+
+    def _unfit(self, columns: Columns, paths: Sequence[str], separator: int) -> NDArray[np.bool_]:
+        """Shape (n,): True where a part of an id or source is absent or empty, or the whole of it too long."""
+        bad = np.zeros(columns.n, np.bool_)
+        length = np.full(columns.n, separator * (len(paths) - 1))
+        for path in paths:
+            values = self._paths[path].column(columns.events)
+            lengths = [
+                len(value) if isinstance(value, str) else 0 if value is None else len(text_of(value)) for value in values
+            ]
+            length += lengths
+            bad |= np.array(lengths) == 0
+        return bad | (length > LONGEST)
+
+    def _bad_times(self, columns: Columns) -> NDArray[np.bool_]:
+        bad = np.zeros(columns.n, np.bool_)
+        read = columns.reader.envelope.time
+        for row, event in enumerate(columns.events):
+            try:
+                read(event)
+            except (ValueError, TypeError, OverflowError):
+                bad[row] = True
+        return bad
+
+
+def _check(shape: MappedShape, rules: AbstractMapping[str, ValueMapping], columns: Columns) -> NDArray[np.bool_]:
+    return shape.wrong(columns, rules)
+
+
+def _wrong_numbers(values: NDArray[np.float64], field: FieldSpec) -> NDArray[np.bool_]:
+    absent = np.isnan(values)
+    bad = absent.copy() if field.required else np.zeros(len(values), np.bool_)
+    if field.min is not None:
+        bad |= values < field.min
+    if field.max is not None:
+        bad |= values > field.max
+    if field.type == "integer":
+        bad |= ~absent & ((values != np.trunc(values)) | (np.abs(values) > LARGEST["integer"]))
+    return bad
+
+
+def _wrong_texts(columns: Columns, name: str, field: FieldSpec, rule: ValueMapping | None) -> NDArray[np.bool_]:
+    bad = np.zeros(columns.n, np.bool_)
+    if rule is None or rule.field is None:
+        return bad | (field.required and (rule is None or rule.constant is None))
+    values = columns.raw(name)
+    if field.required and rule.default is None and None in values:
+        bad |= np.array([value is None for value in values], np.bool_)
+    if field.max_length is not None:
+        longest = field.max_length
+        bad |= np.array([value is not None and len(text_of(value)) > longest for value in values], np.bool_)
+    if field.type == "boolean":
+        bad |= np.array([value is not None and not isinstance(value, bool) for value in values], np.bool_)
+    return bad
+
+
+def _constant_reader(field: FieldSpec, constant: str | float | bool | None) -> FieldReader:
+    if is_number(field):
+        return FieldReader(None, number=True, translate=optional_text, constant=constant)
+    if field.type == "any":
+        raw = None if constant is None else msgspec.Raw(msgspec.json.encode(constant))
+        return FieldReader(None, constant=raw, empty=raw_is_empty)
+    return FieldReader(None, constant=constant, translate=optional_text)
+
+
+def _translate(field: FieldSpec, rule: ValueMapping, value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
+    if value is None:
+        return None if rule.default is None else text_of(rule.default)
+    text = text_of(value)
+    if rule.table is not None:
+        text = rule.table.get(text, _INVALID if rule.table_default is None else rule.table_default)
+    if field.enum is not None and text not in field.enum:
+        return _INVALID
+    return text
+
+
+def _converted(rule: ValueMapping, raw: float) -> float:
+    number = raw if rule.scale is None else raw * rule.scale
+    return number if rule.offset is None else number + rule.offset
+
+
+def _number_text(rule: ValueMapping, value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
+    """Label text of a number field: of what it is after scale and offset."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = _converted(rule, float(value))
+    elif value is None:
+        value = rule.default
+    return optional_text(value)
+
+
+def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], type_: str) -> Any:  # noqa: ANN401
+    if rule.field is None:
+        return rule.constant
+    raw = _at(value, rule.field)
+    if raw is None:
+        return rule.default
+    if field.type == "any":
+        return raw
+    if is_number(field):
+        if json_kind(raw) != "number":
+            raise BadEvent(Reason.MAPPING_FAILED, f"`{rule.field}` is a JSON {json_kind(raw)}, not a number", type_)
+        if not -LARGEST["number"] <= raw <= LARGEST["number"]:
+            raise BadEvent(Reason.OUT_OF_RANGE, f"`{rule.field}` does not fit into 64 bits", type_)
+        return _converted(rule, raw)
+    if field.type == "boolean":
+        return raw
+    text = _text(raw, rule.field, Reason.MAPPING_FAILED, type_)
+    if rule.table is None:
+        return text
+    if text not in rule.table and rule.table_default is None:
+        raise BadEvent(Reason.MAPPING_FAILED, f"`{rule.field}` is {text[:100]!r}, which is not in the table", type_)
+    return rule.table.get(text, rule.table_default)
+
+
+def _text(raw: Any, path: str, reason: Reason, type_: str = "_unknown") -> str:  # noqa: ANN401 - any JSON value
+    if isinstance(raw, dict | list):
+        raise BadEvent(reason, f"`{path}` is a JSON {json_kind(raw)}, not a single value", type_)
+    return text_of(raw)
+
+
+def _at(value: dict[str, Any], path: str) -> Any:  # noqa: ANN401 - any JSON value
+    found: Any = value
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _with_zone(time: datetime, rule: TimeMapping) -> datetime:
+    if time.tzinfo is None:
+        if rule.zone is None:
+            msg = "it has no offset, and the mapping names no zone"
+            raise ValueError(msg)
+        return time.replace(tzinfo=ZoneInfo(rule.zone))
+    return time
+
+
+@functools.lru_cache(maxsize=1 << 12, typed=True)
+def _parse_time(rule: TimeMapping, raw: str | float) -> datetime:
+    if rule.format == "rfc3339":
+        return _with_zone(msgspec.convert(raw, datetime), rule)
+    if rule.format in _UNIX:
+        if isinstance(raw, str | bool):
+            msg = "it is not a number"
+            raise TypeError(msg)
+        per_second = _UNIX[rule.format]
+        if isinstance(raw, int):
+            seconds, rest = divmod(raw, per_second)
+            return _EPOCH + timedelta(seconds=seconds, microseconds=rest * 1_000_000 // per_second)
+        return _EPOCH + timedelta(seconds=raw / per_second)
+    if not isinstance(raw, str):
+        msg = "it is not a string"
+        raise TypeError(msg)
+    return _with_zone(datetime.strptime(raw, rule.format), rule)  # noqa: DTZ007 - the zone follows
+
+
+def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[str, Any]:
+    """Dotted path → the msgspec type of what stands there."""
+    leaves: dict[str, Any] = {}
+
+    def want(path: str | None, leaf: Any) -> None:  # noqa: ANN401 - a type form
+        if path is not None:
+            # A path that is read in two ways takes any scalar.
+            leaves[path] = leaf if leaves.get(path, leaf) == leaf else _Scalar
+
+    for type_, rules in mapping.data.items():
+        for name, rule in rules.items():
+            field = types[type_].fields[name]
+            if field.type == "any":
+                want(rule.field, msgspec.Raw)  # which takes null as well; in a union it would take nothing else
+            else:
+                want(rule.field, _Number if is_number(field) else _Scalar)
+    time = mapping.time
+    if time.format == "rfc3339":
+        want(time.field, _AwareTime if time.zone is None else datetime | None)
+    else:
+        want(time.field, int | float | None if time.format in _UNIX else str | None)
+    for path in (mapping.type.field, mapping.id.field, *(mapping.id.fields or ()), mapping.source.field):
+        want(path, _Scalar)
+    want(mapping.traceparent, str | None)
+    return leaves
+
+
+def _plant(tree: dict[str, Any], parts: list[str], leaf: Any) -> None:  # noqa: ANN401 - a type form
+    for part in parts[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[parts[-1]] = leaf
+
+
+def _struct_of(tree: dict[str, Any]) -> tuple[type[msgspec.Struct], dict[str, Path]]:
+    """A struct for the object, and where in it each dotted path ends."""
+    paths: dict[str, str] = {}
+    counter = iter(range(1 << 30))
+
+    def build(node: dict[str, Any], path: str, attributes: str) -> type[msgspec.Struct]:
+        fields: list[Any] = []
+        for key, child in node.items():
+            attribute = f"f{next(counter)}"
+            here, chain = f"{path}{key}", f"{attributes}{attribute}"
+            if isinstance(child, dict):
+                leaf: Any = build(child, f"{here}.", f"{chain}.") | None
+            else:
+                leaf = child
+                paths[here] = chain
+            fields.append((attribute, leaf, msgspec.field(name=key, default=None)))
+        return msgspec.defstruct(f"Foreign{next(counter)}", fields, gc=False)
+
+    struct = build(tree, "", "")
+    return struct, {path: Path(chain) for path, chain in paths.items()}

@@ -1,0 +1,325 @@
+"""One run of the pipeline: inputs, queue, engine and workers for one configuration, until stopped or done."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from evalgauge.core import plugins
+from evalgauge.core.collect import Chunk, Collector, FileRange, InputContext, InputStatus, Stopped
+from evalgauge.core.deduplicate import Window
+from evalgauge.core.engine import Engine, EngineOptions, InputRules
+from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.event import Limits
+from evalgauge.core.intake import Intake
+from evalgauge.core.mapping_check import load_mapping
+from evalgauge.core.store import DeadLetterLimits
+from evalgauge.core.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evalgauge.core.config import Config
+    from evalgauge.core.flight import FlightRecorder
+    from evalgauge.core.pack.model import Pack
+    from evalgauge.core.selfmetrics import SelfMetrics
+    from evalgauge.core.store import Store
+
+log = logging.getLogger(__name__)
+
+BULK_BYTES = 256 << 10
+"""Chunks from this size on go to a worker process, where there are any."""
+_GROUP_TIME = 0.02
+"""Seconds that senders wait at most for others to join their commit."""
+_RETRY = 1.0
+"""Seconds between two tries of a commit that fails."""
+_UPKEEP = 1.0
+"""Seconds between two looks at what is only worth a look now and then: queue, sizes, lag."""
+_POLL = 0.2
+
+
+class Input:
+    """One running input: its collector in a thread of its own."""
+
+    def __init__(self, name: str, kind: str, collector: Collector, context: InputContext) -> None:
+        self.name = name
+        self.kind = kind
+        self.context = context
+        self.collector = collector
+        self.error: BaseException | None = None
+        self.held = ""
+        """Why it was not started, if it was not."""
+        self._thread = threading.Thread(target=self._run, name=f"input-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to collect."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.collector.run()
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - told to the thread that can end the process
+            self.error = error
+
+    @property
+    def running(self) -> bool:
+        """It may still bring chunks."""
+        return self._thread.is_alive()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its end; False if that took too long."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+class _InputSink:
+    def __init__(self, intake: Intake, name: str, metrics: SelfMetrics) -> None:
+        self._intake, self._name, self._metrics = intake, name, metrics
+
+    def put(self, chunk: Chunk) -> None:
+        self._intake.put(self._name, chunk, self._held_back)
+
+    def offer(self, chunk: Chunk) -> bool:
+        return self._intake.offer(self._name, chunk)
+
+    def _held_back(self, seconds: float) -> None:
+        self._metrics.add("evalgauge_backpressure_seconds", seconds, (self._name,))
+
+
+class Pipeline:
+    """Everything between the inputs and the committed state. `run` belongs to one thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        packs: Sequence[Pack],
+        store: Store,
+        metrics: SelfMetrics,
+        recorder: FlightRecorder | None,
+    ) -> None:
+        """Load mappings and build everything. Raises `DocumentError` or `ConfigError`; nothing runs yet."""
+        self._config = config
+        self._store = store
+        self._metrics = metrics
+        self._intake = Intake(config.engine.queue_size)
+        self._commit_wanted = False
+        self._stop = threading.Event()
+        self._pool: WorkerPool | None = None
+        self._failing_since = 0.0
+        self._retry_at = 0.0
+        self._upkeep_at = 0.0
+        self._last_commit = 0.0
+        self.restored = False
+        rules = {name: _rules(one, packs) for name, one in config.inputs.items()}
+        engine = config.engine
+        letters = config.dead_letters
+        options = EngineOptions(
+            limits=Limits(engine.max_event_size, engine.max_depth),
+            window=Window(config.deduplication.ids, config.deduplication.age),
+            dead_letters=DeadLetterLimits(letters.number, letters.size, letters.age),
+            keep=letters.keep,
+            max_letter_bytes=letters.max_event_size,
+        )
+        kinds = plugins.load_all(plugins.INSTRUMENTS)
+        self.engine = Engine(packs, rules, kinds, store, metrics, options, recorder)
+        self.inputs: dict[str, Input] = {}
+        for name, one in config.inputs.items():
+            context = InputContext(
+                name, {}, _InputSink(self._intake, name, metrics), threading.Event(), InputStatus()
+            )
+            collector: Collector = plugins.load(plugins.COLLECTORS, one.type)(one, context)
+            self.inputs[name] = Input(name, one.type, collector, context)
+
+    def start(self) -> None:
+        """Restore state and start the inputs. Raises `StateError`."""
+        positions = self.engine.restore()
+        self.restored = True
+        policy = self._config.state.on_state_loss
+        if self.engine.lost:
+            log.error("earlier state is lost: %s (on_state_loss: %s)", self.engine.lost, policy)
+            self._metrics.add("evalgauge_state_losses")
+        if self._config.engine.workers > 1 and self.inputs:
+            plans = {name: self.engine.plan(name) for name, one in self.inputs.items() if not one.collector.pushes}
+            if plans:
+                self._pool = WorkerPool(plans, self._config.engine.workers)
+        for one in self.inputs.values():
+            one.context.positions = {
+                partition: position for (name, partition), position in positions.items() if name == one.name
+            }
+            if self.engine.lost and not one.collector.pushes:
+                if policy == "hold":
+                    one.held = f"its position is lost with the state: {self.engine.lost}"
+                    one.context.status.note = f"held: {one.held}"
+                    continue
+                one.context.start_at_end = policy == "end"
+            one.start()
+        if self.engine.lost and policy != "hold":
+            self._store.forget_loss()
+
+    def run(self, *, until_done: bool, progress: Callable[[], None] | None = None) -> None:
+        """Work until `stop` is called, or until every input has ended if `until_done`.
+
+        Raises whatever ended an input, or `WorkerFailedError`; what was not committed is read or sent again.
+        """
+        while True:
+            busy = self._take()
+            now = time.monotonic()
+            if self._due(now, idle=not busy):
+                self._commit(now)
+            if now >= self._upkeep_at:
+                self._upkeep_at = now + _UPKEEP
+                self._look_around()
+                if progress is not None:
+                    progress()
+            if busy:
+                continue
+            self._check_inputs()
+            ended = all(not one.running for one in self.inputs.values() if not one.held)
+            if (self._stop.is_set() or (until_done and ended)) and not len(self._intake) and not self._pool:
+                break
+        self._look_around()
+        if progress is not None:
+            progress()
+
+    def _take(self) -> bool:
+        """Work on one chunk, or take one result back; False if there was nothing to do for a while."""
+        pool = self._pool
+        if pool:
+            self._absorb(wait=_POLL if pool.full else 0)
+            if pool.full:
+                return True
+        item = self._intake.get(0 if pool else self._pause())
+        if item is None:
+            return self._absorb(wait=0.005) if pool else False
+        name, chunk, size = item
+        started = time.perf_counter()
+        bulk = isinstance(chunk.body, FileRange) or size >= BULK_BYTES
+        if pool is not None and bulk and not self.inputs[name].collector.pushes:
+            pool.submit(name, chunk, self.engine.work(name, chunk))
+            return True
+        while pool is not None and pool.waits_for(name):
+            self._absorb(wait=_POLL)
+        before = self.engine.uncommitted
+        self.engine.process(name, chunk)
+        self._metrics.observe("evalgauge_batch_events", self.engine.uncommitted - before, (name,))
+        self._metrics.observe("evalgauge_batch_duration_seconds", time.perf_counter() - started, (name,))
+        return True
+
+    def _absorb(self, wait: float) -> bool:
+        assert self._pool is not None  # noqa: S101 - the callers looked
+        done = self._pool.next(wait)
+        if done is None:
+            return False
+        name, chunk, deltas, worker = done
+        before = self.engine.uncommitted
+        started = time.perf_counter()
+        self.engine.absorb(name, chunk, deltas, worker)
+        self._metrics.observe("evalgauge_batch_events", self.engine.uncommitted - before, (name,))
+        self._metrics.observe("evalgauge_batch_duration_seconds", time.perf_counter() - started, (name,))
+        return True
+
+    def _pause(self) -> float:
+        """How long to wait for a chunk before something else is due."""
+        if self._stop.is_set():
+            return 0.01
+        if self.engine.dirty:
+            state = self._config.state
+            return 0.0 if self.engine.waiting else max(0.001, min(state.min_commit_interval, _POLL))
+        return _POLL
+
+    def _due(self, now: float, *, idle: bool) -> bool:
+        if not self.engine.dirty or now < self._retry_at:
+            return False
+        state = self._config.state
+        since = now - self._last_commit
+        if self.engine.waiting:
+            return idle or since >= _GROUP_TIME
+        return since >= (state.min_commit_interval if idle or self._commit_wanted else state.commit_interval)
+
+    def _commit(self, now: float) -> None:
+        self._commit_wanted = False
+        try:
+            self.engine.commit()
+        except (sqlite3.Error, OSError) as error:
+            self._failing_since = self._failing_since or time.time()
+            self._retry_at = now + _RETRY
+            log.error("commit failed, tried again in %s s: %s", _RETRY, error)  # noqa: TRY400 - the cause is outside
+        else:
+            self._failing_since = 0.0
+            self._last_commit = time.monotonic()
+
+    def _check_inputs(self) -> None:
+        for one in self.inputs.values():
+            if one.error is not None and not one.running:
+                if isinstance(one.error, EvalgaugeError):
+                    raise one.error
+                msg = f"input {one.name} failed: {type(one.error).__name__}: {one.error}"
+                raise EvalgaugeError(msg) from one.error
+
+    def _look_around(self) -> None:
+        metrics = self._metrics
+        metrics.set("evalgauge_queue_bytes", self._intake.used)
+        metrics.set("evalgauge_queue_limit_bytes", self._intake.limit)
+        metrics.set("evalgauge_checkpoint_size_bytes", self._store.size())
+        metrics.set("evalgauge_dead_letters", self._store.dead_letters())
+        metrics.set("evalgauge_ready", not self.problems())
+        for name, one in self.inputs.items():
+            metrics.set("evalgauge_input_up", one.running, (name,))
+            metrics.set("evalgauge_input_lag_bytes", sum(list(one.context.status.lag_bytes.values())), (name,))
+        for name, (used, limit) in self.engine.series().items():
+            metrics.set("evalgauge_series", used, (name,))
+            metrics.set("evalgauge_series_limit", limit, (name,))
+
+    def problems(self) -> list[str]:
+        """Why the pipeline is not ready, in words; from any thread."""
+        if not self.restored:
+            return ["state is being restored"]
+        found = [f"input {one.name} is held: {one.held}" for one in self.inputs.values() if one.held]
+        if self._failing_since:
+            found.append(f"commits fail since {time.strftime('%FT%TZ', time.gmtime(self._failing_since))}")
+        if self._stop.is_set():
+            found.append("the process is ending")
+        return found
+
+    def request_commit(self) -> None:
+        """Somebody is looking: commit soon; from any thread."""
+        if self.engine.dirty:
+            self._commit_wanted = True
+            self._intake.wake()
+
+    def stop_inputs(self, deadline: float) -> None:
+        """Ask every input to hand over what it has and end; called beside `run`, which goes on until all is done."""
+        for one in self.inputs.values():
+            one.context.stop.set()
+        for one in self.inputs.values():
+            if not one.join(max(0.0, deadline - time.monotonic())):
+                log.warning("input %s does not end in time; what it has not handed over is read or sent again", one.name)
+        self._intake.close()
+        self._stop.set()
+        self._intake.wake()
+
+    def close(self) -> None:
+        """Commit what is left and end the workers."""
+        try:
+            if self.engine.dirty and self.restored:
+                self.engine.commit()
+        finally:
+            if self._pool is not None:
+                self._pool.close()
+
+
+def _rules(config: Any, packs: Sequence[Pack]) -> InputRules:  # noqa: ANN401 - an input of the configuration's union
+    pushes = plugins.load(plugins.COLLECTORS, config.type).pushes
+    mapping = None if config.mapping is None else load_mapping(config.mapping, packs, pushes=pushes)
+    unknown = config.unknown_types or ("refuse" if pushes else "ignore")
+    deduplicate = pushes if config.deduplicate is None else config.deduplicate
+    return InputRules(mapping, deduplicate, unknown == "ignore")
+
+

@@ -1,0 +1,330 @@
+"""Chunks to deltas: decode, validate and reduce whole batches, without touching any state.
+
+A reducer may live in the engine's process or in a worker. It keeps nothing between two chunks but label caches,
+and those are bounded: when they grow past a limit they are dropped and a new generation begins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from evalgauge.core.columns import Columns
+from evalgauge.core.decode import BadEvent, CloudEventsShape, Shape, decode
+from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
+from evalgauge.core.mapped import MappedShape
+from evalgauge.core.series import Encoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evalgauge.core.collect import FileRange
+    from evalgauge.core.columns import TypeReader
+    from evalgauge.core.decode import Decoded
+    from evalgauge.core.instrument import Declared, Instrument, Reducing
+    from evalgauge.core.mapping import Mapping
+    from evalgauge.core.pack.model import EventSpec
+
+PIECE_BYTES = 900_000
+"""Bytes decoded at a time: larger pieces fall out of the processor's caches, smaller ones pay per call."""
+DELTA_EVENTS = 1 << 15
+"""Events of one delta at most: far below what would overflow an exact sum, and small enough to acknowledge soon."""
+CACHE_LIMIT = 1 << 20
+"""Distinct values of a label field, or label sets of a metric, that a reducer remembers before it starts anew."""
+CACHE_CHARACTERS = 1 << 26
+"""Length of all values of a label field that a reducer remembers before it starts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a reducer does; crosses to worker processes."""
+
+    types: dict[str, EventSpec]
+    metrics: tuple[Declared, ...]
+    kinds: dict[str, type[Instrument]]
+    """Metric type → instrument."""
+    mapping: Mapping | None
+    limits: Limits
+    seed: int
+    """Secret of the de-duplication digests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One chunk to reduce. `skip` names lines that are known to be repeats."""
+
+    body: bytes | FileRange
+    base: int
+    partition: str
+    arrival: float
+    tenant: str | None = None
+    digests: bool = False
+    skip: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Delta:
+    """What a run of events came to. Deltas of a chunk are merged in order, all of them or none."""
+
+    generation: int
+    received: int = 0
+    size: int = 0
+    """Bytes read."""
+    accepted: dict[str, int] = field(default_factory=dict)
+    """Event type → events."""
+    refusals: list[Refusal] = field(default_factory=list)
+    metrics: list[Any] = field(default_factory=list)
+    """One entry for each metric of the plan: its instrument's delta, or None."""
+    digests: bytes = b""
+    """16 bytes for each accepted event, in stream order."""
+    digest_lines: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    newest: float = 0.0
+    """Unix time of the newest of the last events, 0 if unknown; for the lag."""
+
+
+class Reducer:
+    """Reduces chunks by one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._generation = 0
+        self._shapes: dict[bool, Shape] = {}
+        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._parts: list[Reducing] = []
+        self._by_type: dict[str, list[Reducing]] = {}
+        self._label_sets: list[int] = []
+        """Of each metric, those that were announced in this generation."""
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._generation += 1
+        self._encoders = {}
+        self._label_sets = [0] * len(self._plan.metrics)
+        self._parts = [self._plan.kinds[metric.spec.type].reducing(metric) for metric in self._plan.metrics]
+        self._by_type = {type_: [] for type_ in self._plan.types}
+        for metric, part in zip(self._plan.metrics, self._parts, strict=True):
+            for type_ in metric.types:
+                self._by_type[type_].append(part)
+
+    def _shape(self, *, tenant_given: bool) -> Shape:
+        shape = self._shapes.get(tenant_given)
+        if shape is None:
+            native = CloudEventsShape(self._plan.types, tenant_given=tenant_given)
+            mapping = self._plan.mapping
+            shape = native if mapping is None else MappedShape(mapping, self._plan.types, native)
+            self._shapes[tenant_given] = shape
+        return shape
+
+    def reduce(self, work: Work) -> list[Delta]:
+        """The deltas of one chunk, in order. An event that makes an instrument raise is refused alone."""
+        if self._remembers_too_much():
+            self._start_anew()
+        body = read_body(work.body)
+        try:
+            return list(self._deltas(body, work, work.skip))
+        except Exception:  # noqa: BLE001 - an instrument may raise anything; the culprit is found below
+            self._start_anew()
+        return self._bisected(body, work)
+
+    def _remembers_too_much(self) -> bool:
+        return max(self._label_sets, default=0) > CACHE_LIMIT or any(
+            len(encoder) > CACHE_LIMIT or encoder.characters > CACHE_CHARACTERS for encoder in self._encoders.values()
+        )
+
+    def _deltas(self, body: bytes, work: Work, skip: frozenset[int]) -> Iterator[Delta]:
+        delta = Delta(self._generation)
+        digests: list[bytes] = []
+        lines: list[NDArray[np.int64]] = []
+        line = 0
+        for start, end in _pieces(body):
+            piece = memoryview(body)[start:end]
+            decoded = decode(self._shape(tenant_given=work.tenant is not None), piece, self._plan.limits, line)
+            self._apply(decoded, work, skip, delta, digests, lines, body)
+            # Counting newlines again is needless where the clean way was taken: values are lines there.
+            line += decoded.received if decoded.clean else _count_lines(piece)
+            delta.size += end - start
+            if delta.received >= DELTA_EVENTS:
+                yield self._finish(delta, digests, lines)
+                delta, digests, lines = Delta(self._generation), [], []
+        if delta.size or not body:
+            yield self._finish(delta, digests, lines)
+
+    def _apply(  # noqa: PLR0913
+        self,
+        decoded: Decoded,
+        work: Work,
+        skip: frozenset[int],
+        delta: Delta,
+        digests: list[bytes],
+        lines: list[NDArray[np.int64]],
+        body: bytes,
+    ) -> None:
+        delta.received += decoded.received
+        delta.refusals += decoded.refusals
+        for reader, events, rows in decoded.groups:
+            columns = Columns(reader, events, rows, self._encoders, work.arrival)
+            if reader.check is not None:
+                columns = self._checked(columns, work, delta, body)
+            if work.tenant is not None and reader.spec.tenant is not None:
+                columns = self._claim(columns, reader, work.tenant, delta, body)
+            if skip:
+                keep = np.flatnonzero([line not in skip for line in columns.lines.tolist()])
+                if len(keep) < columns.n:
+                    columns = columns.take(keep)
+            if not columns.n:
+                continue
+            if reader.positional:
+                columns.locate(work.partition, work.base, body)
+            if work.digests:
+                digests.append(self._digests(columns, work.tenant))
+                lines.append(columns.lines)
+            newest = reader.envelope.time(columns.events[-1])
+            delta.newest = max(delta.newest, newest.timestamp() if newest else work.arrival)
+            for part in self._by_type[reader.type]:
+                part.reduce(columns)
+            delta.accepted[reader.type] = delta.accepted.get(reader.type, 0) + columns.n
+
+    def _checked(self, columns: Columns, work: Work, delta: Delta, body: bytes) -> Columns:
+        assert columns.reader.check is not None  # noqa: S101 - the caller looked
+        bad = columns.reader.check(columns)
+        if not bad.any():
+            return columns
+        texts, shape = body.split(b"\n"), self._shape(tenant_given=work.tenant is not None)
+        for line in columns.lines[bad].tolist():
+            finding = shape.explain(texts[line]) or BadEvent(
+                Reason.MAPPING_FAILED, "the mapping cannot read it"
+            )
+            type_ = finding.type if finding.type in self._plan.types else columns.type
+            delta.refusals.append(Refusal(line, finding.reason, finding.detail, type_, texts[line]))
+        return columns.take(np.flatnonzero(~bad))
+
+    def _claim(self, columns: Columns, reader: TypeReader, tenant: str, delta: Delta, body: bytes) -> Columns:
+        field_name = str(reader.spec.tenant)
+        codes, texts = columns.codes(field_name)
+        foreign = np.array([text is not None and text != tenant for text in texts], np.bool_)[codes]
+        if foreign.any():
+            lines = body.split(b"\n")
+            for row in np.flatnonzero(foreign).tolist():
+                line = int(columns.lines[row])
+                detail = f"`{field_name}` names another tenant than the token's, {tenant!r}"
+                delta.refusals.append(Refusal(line, Reason.FOREIGN_TENANT, detail, reader.type, lines[line]))
+            columns = columns.take(np.flatnonzero(~foreign))
+        columns.force(field_name, tenant)
+        return columns
+
+    def _digests(self, columns: Columns, tenant: str | None) -> bytes:
+        # Lengths stand before the texts, so that no two (tenant, source, id) give the same bytes.
+        claim = f"{len(tenant)}:{tenant}" if tenant is not None else "-"
+        digest, seed = xxhash.xxh3_128_digest, self._plan.seed
+        return b"".join(
+            digest(f"{claim}{len(source)}:{source}{identity}".encode("utf-8", "surrogatepass"), seed)
+            for source, identity in zip(columns.sources(), columns.ids(), strict=True)
+        )
+
+    def _finish(self, delta: Delta, digests: list[bytes], lines: list[NDArray[np.int64]]) -> Delta:
+        delta.metrics = [part.take() for part in self._parts]
+        for number, one in enumerate(delta.metrics):
+            if one is not None:
+                self._label_sets[number] += len(one.groups.new)
+        if lines:
+            all_lines = np.concatenate(lines)
+            order = np.argsort(all_lines, kind="stable")
+            joined = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+            delta.digests = joined[order].tobytes()
+            delta.digest_lines = all_lines[order]
+        delta.refusals.sort(key=lambda refusal: refusal.line)
+        return delta
+
+    def _bisected(self, body: bytes, work: Work) -> list[Delta]:
+        """Find the lines at which an instrument raises, by halves; the others count as if these were not there."""
+        texts = body.split(b"\n")
+        culprits: dict[int, str] = {}
+        todo = [(0, len(texts))]
+        while todo:
+            first, last = todo.pop()
+            skip = frozenset(line - first for line in work.skip if first <= line < last)
+            try:
+                list(self._deltas(b"\n".join(texts[first:last]), work, skip))
+            except Exception as error:  # noqa: BLE001 - that is what is looked for
+                if last - first == 1:
+                    culprits[first] = f"{type(error).__name__}: {error}"
+                else:
+                    middle = (first + last) // 2
+                    todo += [(first, middle), (middle, last)]
+            self._start_anew()
+        deltas = None
+        if culprits:
+            try:
+                deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
+            except Exception:  # noqa: BLE001 - the others raise together, though none of them does alone
+                self._start_anew()
+        if deltas is None:
+            # It raises on the batch but on no half of it: an error of the instrument that no event explains.
+            together = "an instrument fails on the whole batch though on no part of it"
+            refused = frozenset(refusal.line for refusal in self._refusals(body, work))
+            culprits |= {
+                line: together
+                for line, text in enumerate(texts)
+                if text.strip(b" \t\r") and line not in work.skip and line not in refused and line not in culprits
+            }
+            deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
+        for line, detail in sorted(culprits.items()):
+            type_ = self._type_of(texts[line], work)
+            deltas[-1].refusals.append(Refusal(line, Reason.INSTRUMENT_ERROR, detail, type_, texts[line]))
+        deltas[-1].refusals.sort(key=lambda refusal: refusal.line)
+        return deltas
+
+    def _refusals(self, body: bytes, work: Work) -> list[Refusal]:
+        """What is refused before any instrument sees it: nothing is left over that one could raise on."""
+        every = frozenset(range(_count_lines(body)))
+        return [refusal for delta in self._deltas(body, work, every) for refusal in delta.refusals]
+
+    def _type_of(self, text: bytes, work: Work) -> str:
+        decoded = decode(self._shape(tenant_given=work.tenant is not None), text, self._plan.limits, 0)
+        return decoded.groups[0][0].type if decoded.groups else UNKNOWN_TYPE_LABEL
+
+
+def read_body(body: bytes | FileRange) -> bytes:
+    """The bytes of a chunk. Raises `OSError` where a file range is not there any more."""
+    if isinstance(body, bytes):
+        return body
+    with open(body.path, "rb") as file:  # noqa: PTH123 - a descriptor is what pread wants
+        data = os.pread(file.fileno(), body.length, body.offset)
+    if len(data) != body.length:
+        msg = f"{body.path} ends at {body.offset + len(data)}, though {body.offset + body.length} bytes were there"
+        raise OSError(msg)
+    return data
+
+
+def _pieces(body: bytes) -> Iterator[tuple[int, int]]:
+    """Spans of some `PIECE_BYTES` that end after a newline."""
+    start = 0
+    while start < len(body):
+        end = start + PIECE_BYTES
+        if end >= len(body):
+            yield start, len(body)
+            return
+        cut = body.rfind(b"\n", start, end)
+        if cut < 0:
+            cut = body.find(b"\n", end)
+        end = len(body) if cut < 0 else cut + 1
+        yield start, end
+        start = end
+
+
+def _count_lines(piece: bytes | memoryview) -> int:
+    array = np.frombuffer(piece, np.uint8)
+    if not len(array):
+        return 0
+    return int(np.count_nonzero(array == ord("\n"))) + (array[-1] != ord("\n"))
+
+
+def refusal_offsets(body: bytes, lines: Sequence[int]) -> list[int]:
+    """Byte offsets in `body` at which the given lines start."""
+    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
+    return [0 if line == 0 else int(ends[line - 1]) + 1 for line in lines]

@@ -1,0 +1,242 @@
+"""Label sets to numbers: locally and fast while a batch is reduced, durably and within limits in the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evalgauge.core.arrays import Growing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OTHER = "_other"
+"""The label value that everything beyond a limit collapses to."""
+
+_DENSE_BITS = 24
+
+
+class Encoder(dict[Any, int]):
+    """Values of one field → small codes, in order of first appearance; `texts[code]` is the label text.
+
+    A value is translated once, when first met; None stands for an absent field.
+    """
+
+    def __init__(self, translate: Callable[[Any], str | None]) -> None:
+        super().__init__()
+        self._translate = translate
+        self._given: dict[str, int] = {}
+        self.texts: list[str | None] = []
+        self.characters = 0
+        """Length of all values: what they cost in memory."""
+
+    def __missing__(self, value: Hashable) -> int:
+        code = self[value] = self._new(self._translate(value))
+        self.characters += len(value) if isinstance(value, str) else 0
+        return code
+
+    def _new(self, text: str | None) -> int:
+        self.texts.append(text)
+        return len(self.texts) - 1
+
+    def code_of_text(self, text: str) -> int:
+        """The code of a label text that is no value of the field, and so is not translated."""
+        code = self._given.get(text)
+        if code is None:
+            code = self._given[text] = self._new(text)
+        return code
+
+
+class ScalarEncoder(Encoder):
+    """An `Encoder` of a field that may hold any JSON scalar.
+
+    `true`, `1` and `1.0` are one key to a dict. Whichever came first must not decide what the others are called,
+    so whatever is no text is looked up together with its type.
+    """
+
+    def __init__(self, translate: Callable[[Any], str | None]) -> None:
+        super().__init__(translate)
+        self._typed: dict[tuple[type, Hashable], int] = {}
+
+    def __missing__(self, value: Hashable) -> int:
+        if value is None or isinstance(value, str):
+            return super().__missing__(value)
+        key = (type(value), value)
+        code = self._typed.get(key)
+        if code is None:
+            code = self._typed[key] = self._new(self._translate(value))
+        return code
+
+
+class LocalIndex:
+    """Combinations of label codes → local slots, in order of first appearance.
+
+    The codes of a combination are packed side by side into one integer. Up to 24 bits that integer
+    indexes a dense table, which stays flat however many series there are; beyond that a dict takes over.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._bits = [2] * width
+        self._codes: list[NDArray[np.intp]] = []
+        self._table: NDArray[np.int32] | None = np.zeros(1 << sum(self._bits), np.int32)
+        self._sparse: dict[tuple[int, ...], int] = {}
+        self.size = 0
+
+    def slots(self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int]) -> tuple[NDArray[np.intp], list[int]]:
+        """Slots (N,) of N rows, and the rows at which a new slot appeared, in slot order.
+
+        `columns` holds one array (N,) of codes for each label, `sizes` a bound for each label's codes.
+        """
+        if self._table is not None and any(size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)):
+            self._widen(sizes)
+        if self._table is None:
+            return self._sparse_slots(columns)
+        key = self._packed(columns)
+        found = self._table[key]
+        unknown = np.flatnonzero(found == 0)
+        if not len(unknown):
+            return (found - 1).astype(np.intp), []
+        fresh, first = np.unique(key[unknown], return_index=True)
+        order = np.argsort(first)
+        fresh, rows = fresh[order], unknown[first[order]]
+        self._table[fresh] = np.arange(self.size + 1, self.size + 1 + len(fresh), dtype=np.int32)
+        self._codes.append(np.stack([column[rows] for column in columns], axis=1))
+        self.size += len(fresh)
+        return (self._table[key] - 1).astype(np.intp), rows.tolist()
+
+    def _packed(self, columns: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+        key = columns[0]
+        for column, bits in zip(columns[1:], self._bits[1:], strict=True):
+            key = (key << bits) | column
+        return key
+
+    def _sparse_slots(self, columns: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.intp], list[int]]:
+        known, rows = self._sparse, []
+        result = np.empty(len(columns[0]), np.intp)
+        for row, codes in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+            slot = known.get(codes)
+            if slot is None:
+                slot = known[codes] = self.size
+                self.size += 1
+                rows.append(row)
+            result[row] = slot
+        return result, rows
+
+    def _widen(self, sizes: Sequence[int]) -> None:
+        self._bits = [max(bits, (size - 1).bit_length() + 1) for size, bits in zip(sizes, self._bits, strict=True)]
+        codes = np.concatenate(self._codes) if self._codes else np.empty((0, len(sizes)), np.intp)
+        if sum(self._bits) <= _DENSE_BITS:
+            self._table = np.zeros(1 << sum(self._bits), np.int32)
+            self._table[self._packed(codes.T)] = np.arange(1, len(codes) + 1, dtype=np.int32)
+        else:
+            self._table, self._codes = None, []
+            self._sparse = {tuple(row): slot for slot, row in enumerate(codes.tolist())}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """How one label is admitted: `bounded` values (enum, constant, table) have no limit."""
+
+    name: str
+    limit: int
+    bounded: bool
+
+
+class SeriesIndex:
+    """Label sets of one metric → slots of its state, in order of admission and within the limits.
+
+    A label over its limit collapses to `_other` in that label alone, so that sums over it stay exact. At the
+    metric's own limit a new combination takes `_other` in every label that is not bounded. What was refused
+    is never remembered: memory is bounded by the limits, whatever is sent.
+    """
+
+    def __init__(self, rules: Sequence[LabelRule], limit: int) -> None:
+        self._rules = tuple(rules)
+        self.limit = limit
+        self._admitted: list[set[str]] = [set() for _ in rules]
+        self._slots: dict[tuple[str, ...], int] = {}
+        self.series: list[tuple[str, ...]] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Label names, in the order of every series tuple."""
+        return tuple(rule.name for rule in self._rules)
+
+    def resolve(self, values: tuple[str, ...]) -> tuple[int, bool]:
+        """The slot of a label set, admitted now if it is new, and whether a limit changed it."""
+        slot = self._slots.get(values)
+        if slot is not None:
+            overflow = any(v == OTHER and not r.bounded for v, r in zip(values, self._rules, strict=True))
+            return slot, overflow
+        overflow = False
+        admitted = []
+        for value, rule, known in zip(values, self._rules, self._admitted, strict=True):
+            if rule.bounded or value in known or (value != OTHER and len(known) < rule.limit):
+                admitted.append(value)
+            else:
+                admitted.append(OTHER)
+                overflow = True
+        combination = tuple(admitted)
+        slot = self._slots.get(combination)
+        if slot is not None:
+            return slot, overflow
+        if len(self.series) >= self.limit:
+            collapsed = tuple(v if r.bounded else OTHER for v, r in zip(values, self._rules, strict=True))
+            if collapsed != combination:
+                combination, overflow = collapsed, True
+            slot = self._slots.get(combination)
+            if slot is not None:
+                return slot, overflow
+        return self._admit(combination), overflow
+
+    def restore(self, series: Sequence[tuple[str, ...]]) -> None:
+        """Take back label sets in slot order, at start."""
+        for combination in series:
+            self._admit(combination)
+
+    def _admit(self, combination: tuple[str, ...]) -> int:
+        for value, known in zip(combination, self._admitted, strict=True):
+            if value != OTHER:
+                known.add(value)
+        slot = self._slots[combination] = len(self.series)
+        self.series.append(combination)
+        return slot
+
+
+class Touched:
+    """Which local slots a batch touched, ordered by where in the stream each was first met."""
+
+    _NEVER = np.iinfo(np.int64).max
+
+    def __init__(self) -> None:
+        self._first = Growing((), np.int64, fill=self._NEVER)
+        self._slots: list[NDArray[np.intp]] = []
+        self._last = -1
+
+    def mark(self, slots: NDArray[np.intp], ordinals: NDArray[np.int64], size: int) -> None:
+        """Rows with `slots` (N,) stand at `ordinals` (N,), ascending, of the stream; `size` slots exist."""
+        first = self._first.reserve(size)
+        new = first[slots] == self._NEVER
+        if new.any():
+            fresh, rows = np.unique(slots[new], return_index=True)
+            first[fresh] = ordinals[new][rows]
+            self._slots.append(fresh)
+        # The types of one batch are reduced one after the other, so that an earlier line may come later.
+        if len(ordinals) and ordinals[0] < self._last:
+            np.minimum.at(first, slots, ordinals)
+        if len(ordinals):
+            self._last = max(self._last, int(ordinals[-1]))
+
+    def take(self) -> NDArray[np.intp]:
+        """The touched slots in stream order; forgets them."""
+        if not self._slots:
+            return np.empty(0, np.intp)
+        slots = np.concatenate(self._slots)
+        self._slots, self._last = [], -1
+        first = self._first.data
+        slots = slots[np.argsort(first[slots], kind="stable")]
+        first[slots] = self._NEVER
+        return slots

@@ -1,0 +1,187 @@
+"""State tables: what an instrument keeps for each series, live, as last committed, and as pages of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from evalgauge.core.arrays import Growing
+from evalgauge.core.families import Exemplar
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from evalgauge.core.series import SeriesIndex
+
+PAGE_BITS = 8
+PAGE = 1 << PAGE_BITS
+"""Slots of one page: the unit that a checkpoint writes whole."""
+
+
+_Extras = tuple[dict[int, str], list[tuple[int, int, str, str, float, float]], dict[int, tuple[str, str]]]
+
+
+class Scope(StrEnum):
+    """Whose a table is, and so whether it moves when a partition does."""
+
+    REPLICA = "replica"
+    PARTITION = "partition"
+
+
+class PageKind(StrEnum):
+    """What a page holds of its slots."""
+
+    VALUES = "values"
+    LABELS = "labels"
+    EXTRAS = "extras"
+
+
+class Page(NamedTuple):
+    """The absolute contents of one page, never an increment."""
+
+    kind: PageKind
+    number: int
+    data: bytes
+
+
+class Table:
+    """Columns of one value (or row of values) per slot, with the label sets of the slots.
+
+    `columns` maps a name to (shape of one slot's value, dtype). Only the engine's thread writes. `publish`
+    copies what a commit made durable; `shown` is what exporters may read, under the engine's lock.
+    """
+
+    def __init__(
+        self,
+        meaning: str,
+        index: SeriesIndex,
+        columns: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+        scope: Scope = Scope.REPLICA,
+    ) -> None:
+        self.meaning = meaning
+        self.index = index
+        self.scope = scope
+        self.live = {name: Growing(shape, dtype) for name, (shape, dtype) in columns.items()}
+        self.shown = {name: Growing(shape, dtype) for name, (shape, dtype) in columns.items()}
+        self.created = Growing((), np.float64, fill=np.nan)
+        self.born = Growing((), np.float64, fill=np.nan)
+        self.rows = 0
+        """Slots that a commit has made durable and `shown` holds."""
+        self.rare: dict[int, int] = {}
+        self.exemplars: dict[tuple[int, int], Exemplar] = {}
+        self.ties: dict[int, tuple[str, str]] = {}
+        """Slot → (source, id) of the event that set it, to decide between events of one time."""
+        self.shown_rare: dict[int, int] = {}
+        self.shown_exemplars: dict[tuple[int, int], Exemplar] = {}
+        self._dirty: set[int] = set()
+        self._dirty_extras: set[int] = set()
+        self._stale = Growing((), np.bool_, fill=1)
+        self._pending: list[int] = []
+
+    def column(self, name: str) -> NDArray[Any]:
+        """The live column, with room for every slot of the index."""
+        return self.live[name].reserve(len(self.index.series))
+
+    def touch(self, slots: NDArray[np.intp]) -> None:
+        """Say that the values of `slots` changed."""
+        self._dirty.update(np.unique(slots >> PAGE_BITS).tolist())
+
+    def touch_extras(self, slots: Iterable[int]) -> None:
+        """Say that rare sums or exemplars of `slots` changed."""
+        self._dirty_extras.update(slot >> PAGE_BITS for slot in slots)
+
+    def dirty(self) -> bool:
+        """True where a commit would write something."""
+        return bool(self._dirty or self._dirty_extras) or len(self.index.series) > self.rows
+
+    def pages(self, now: float, previous: float) -> Iterator[Page]:
+        """Every page that changed since the last `publish`. New slots are born `now`, created at `previous`."""
+        rows = len(self.index.series)
+        born, created = self.born.reserve(rows), self.created.reserve(rows)
+        if rows > self.rows:
+            born[self.rows : rows] = now
+            created[self.rows : rows] = previous
+            self._dirty.update(range(self.rows >> PAGE_BITS, ((rows - 1) >> PAGE_BITS) + 1))
+            for number in range(self.rows >> PAGE_BITS, ((rows - 1) >> PAGE_BITS) + 1):
+                labels = self.index.series[number << PAGE_BITS : (number + 1) << PAGE_BITS]
+                yield Page(PageKind.LABELS, number, msgspec.msgpack.encode(labels))
+        arrays = [*(self.live[name].reserve(rows) for name in self.live), created, born]
+        for number in sorted(self._dirty):
+            span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
+            yield Page(PageKind.VALUES, number, b"".join(array[span].tobytes() for array in arrays))
+        for number in sorted(self._dirty_extras):
+            yield Page(PageKind.EXTRAS, number, self._extras(number))
+
+    def _extras(self, number: int) -> bytes:
+        rare = {slot: str(value) for slot, value in self.rare.items() if slot >> PAGE_BITS == number}
+        exemplars = [
+            (*key, value.trace_id, value.span_id, value.value, value.time)
+            for key, value in self.exemplars.items()
+            if key[0] >> PAGE_BITS == number
+        ]
+        ties = {slot: tie for slot, tie in self.ties.items() if slot >> PAGE_BITS == number}
+        return msgspec.msgpack.encode((rare, exemplars, ties))
+
+    def publish(self) -> None:
+        """The pages are durable: show them. Call with the engine's lock held."""
+        rows = len(self.index.series)
+        stale = self._stale.reserve(rows)
+        for number in self._dirty:
+            span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
+            for name, live in self.live.items():
+                shown = self.shown[name].reserve(rows)
+                changed = shown[span] != live.data[span]
+                stale[span] |= changed if changed.ndim == 1 else changed.any(axis=1)
+                shown[span] = live.data[span]
+        if self._dirty_extras:
+            self.shown_rare = dict(self.rare)
+            self.shown_exemplars = dict(self.exemplars)
+            stale[list(self.rare)] = True
+        self._dirty.clear()
+        self._dirty_extras.clear()
+        self.rows = rows
+
+    def take_stale(self) -> NDArray[np.intp]:
+        """Shown slots whose values changed since the last call: what is derived from them must be made anew."""
+        stale = self._stale.reserve(self.rows)[: self.rows]
+        slots = np.flatnonzero(stale)
+        stale[slots] = False
+        return slots
+
+    def load(self, pages: Iterable[Page]) -> None:
+        """Take back the pages of a checkpoint, at start. Raises ValueError where they do not fit together."""
+        held = sorted(pages, key=lambda page: (page.kind != PageKind.LABELS, page.number))
+        for page in held:
+            if page.kind is PageKind.LABELS:
+                if page.number << PAGE_BITS != len(self.index.series):
+                    msg = f"label page {page.number} does not follow {len(self.index.series)} series"
+                    raise ValueError(msg)
+                self.index.restore(msgspec.msgpack.decode(page.data, type=list[tuple[str, ...]]))
+        rows = len(self.index.series)
+        arrays = [*(self.live[name].reserve(rows) for name in self.live), self.created.reserve(rows), self.born.reserve(rows)]
+        for page in held:
+            first = page.number << PAGE_BITS
+            count = min(PAGE, rows - first)
+            if page.kind is PageKind.VALUES:
+                at = 0
+                for array in arrays:
+                    size = array[first : first + count].nbytes
+                    array[first : first + count] = np.frombuffer(page.data[at : at + size], array.dtype).reshape(
+                        count, *array.shape[1:]
+                    )
+                    at += size
+                if at != len(page.data):
+                    msg = f"value page {page.number} has {len(page.data)} bytes, {at} expected"
+                    raise ValueError(msg)
+            elif page.kind is PageKind.EXTRAS:
+                rare, exemplars, ties = msgspec.msgpack.decode(page.data, type=_Extras)
+                self.ties.update(ties)
+                self.rare.update({slot: int(value) for slot, value in rare.items()})
+                self.exemplars.update({(slot, bucket): Exemplar(*rest) for slot, bucket, *rest in exemplars})
+                self._dirty_extras.add(page.number)
+        self._dirty.update(range((rows + PAGE - 1) >> PAGE_BITS))
+        self.publish()
