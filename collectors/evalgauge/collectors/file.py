@@ -29,8 +29,7 @@ from evalgauge.collectors.file_rotation import READ_ERRORS, Novelty, Readers, ag
 from evalgauge.collectors.file_tail import FileTail
 from evalgauge.core.collect import Chunk, InputContext, Stopped
 from evalgauge.core.errors import ConfigError, EvalgaugeError
-from evalgauge.core.event import Limits
-from evalgauge.core.units import Duration, Size
+from evalgauge.core.units import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,12 +66,6 @@ class FileConfig(BaseModel):
     start_at: Literal["beginning", "end"] = Field(
         "beginning",
         description="Where a first start begins in files that are there; later ones are read from their beginning.",
-    )
-    max_event_bytes: Size = Field(
-        Limits().event_bytes,
-        ge=1,
-        description="Of a longer line only the first bytes are handed over, to be refused as `too_large`."
-        " Not below the engine's own limit for an event.",
     )
 
     @property
@@ -169,7 +162,7 @@ class FileCollector:
             source = raw if codec == "none" else Decompressed(raw, codec, path)
             before = self._context.positions.get(path)
             start = before["stream"] if isinstance(before, dict) and "stream" in before else 0
-            cutter = LineCutter(start, self._context.max_chunk_bytes, self._config.max_event_bytes)
+            cutter = LineCutter(start, self._context.max_chunk_bytes, self._context.max_event_bytes)
             while data := source.read(min(1 << 20, self._context.max_chunk_bytes)):
                 cuts = cutter.feed(data)
                 if not raw.ready() or self._context.stop.is_set():

@@ -253,7 +253,7 @@ class FileTail:
         return self._read_stream(file, self._stream)
 
     def _read_range(self, file: SourceFile) -> bool:
-        chunk_bytes, event_bytes = self._context.max_chunk_bytes, self._settings.max_event_bytes
+        chunk_bytes, event_bytes = self._context.max_chunk_bytes, self._context.max_event_bytes
         cut = cut_file(file.path, file.fd, self._offset, chunk_bytes, event_bytes, self._context.stop)
         if cut is None:
             return False
@@ -473,7 +473,7 @@ class FileTail:
     # -- small things -------------------------------------------------------------------------------------
 
     def _new_cutter(self, offset: int) -> LineCutter:
-        return LineCutter(offset, self._context.max_chunk_bytes, self._settings.max_event_bytes)
+        return LineCutter(offset, self._context.max_chunk_bytes, self._context.max_event_bytes)
 
     def _block_size(self) -> int:
         return max(1, min(_BLOCK, self._context.max_chunk_bytes))

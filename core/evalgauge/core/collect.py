@@ -7,12 +7,12 @@ position; its chunk carries an acknowledgement instead, called after the commit 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Mapping
 
     from pydantic import BaseModel
 
@@ -87,7 +87,7 @@ class Sink(Protocol):
         """Hand over a chunk if there is room now; False means push back on the sender."""
 
 
-class Stopped(Exception):  # noqa: N818 - a signal to return, not a fault
+class Stopped(Exception):
     """The engine takes no more chunks: return from `run`."""
 
 
@@ -117,6 +117,8 @@ class InputContext:
     status: InputStatus
     start_at_end: bool = False
     """A partition without a position starts at its end (`on_state_loss: end`)."""
+    max_event_bytes: int = 1 << 20
+    """Longer events are refused: of a longer line no more than one byte beyond this need be handed over."""
     max_chunk_bytes: int = 4 << 20
     """Upper bound of a chunk's body; a larger one costs memory and latency without gain."""
 
@@ -129,7 +131,7 @@ class Collector(Protocol):
     pushes: ClassVar[bool]
     """True where events are pushed here and acknowledged; False where they can be read again from a position."""
 
-    def __init__(self, config: Any, context: InputContext) -> None: ...  # noqa: ANN401 - its own Config
+    def __init__(self, config: Any, context: InputContext) -> None: ...
 
     def run(self) -> None:
         """Bring chunks until there are no more or `context.stop` is set, then return."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalgauge.core.reading import Path
 from evalgauge.core.series import Encoder, ScalarEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from evalgauge.core.pack.model import EventSpec, QualityRule
+    from evalgauge.core.reading import Path
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -106,7 +107,11 @@ class Columns:
     def take(self, rows: NDArray[np.intp]) -> Columns:
         """The same for some of the rows only."""
         taken = Columns(
-            self.reader, [self.events[row] for row in rows.tolist()], self.lines[rows], self._encoders, self.arrival
+            self.reader,
+            [self.events[row] for row in rows.tolist()],
+            self.lines[rows],
+            self._encoders,
+            self.arrival,
         )
         taken._forced = self._forced
         return taken
@@ -130,7 +135,9 @@ class Columns:
             else:
                 found = reader.path.column(self._bodies())
                 if reader.empty is not None:
-                    found = [None if value is None or bytes(value).strip() == b"null" else value for value in found]
+                    found = [
+                        None if value is None or bytes(value).strip() == b"null" else value for value in found
+                    ]
             self._raw[field] = found
         return found
 
@@ -200,12 +207,12 @@ class Columns:
 
     def times(self) -> NDArray[np.int64]:
         """Event times (n,) in microseconds since 1970; the arrival where an event has none."""
-        get = self.reader.envelope.time
-        arrival = round(self.arrival * 1e6)
-        return np.array(
-            [arrival if (time := get(event)) is None else (time - _EPOCH) // _MICROSECOND for event in self.events],
-            np.int64,
-        )
+        return np.fromiter(map(self.time, range(self.n)), np.int64, self.n)
+
+    def time(self, row: int) -> int:
+        """`times` of one event."""
+        time = self.reader.envelope.time(self.events[row])
+        return round(self.arrival * 1e6) if time is None else (time - _EPOCH) // _MICROSECOND
 
     def locate(self, partition: str, base: int, body: bytes) -> None:
         """Give events whose id is their place one: the partition and the byte offset of their line in it."""
@@ -247,7 +254,9 @@ class Columns:
             result |= ~self.present(rule.field)
         if rule.not_empty and not reader.number:
             if reader.empty is not None:
-                result |= np.array([value is not None and reader.empty(value) for value in self.raw(rule.field)], np.bool_)
+                result |= np.array(
+                    [value is not None and reader.empty(value) for value in self.raw(rule.field)], np.bool_
+                )
             else:
                 codes, texts = self.codes(rule.field)
                 result |= np.array([text == "" for text in texts], np.bool_)[codes]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -21,6 +20,8 @@ from evalgauge.core.lines import Lines, depth_of, survey
 from evalgauge.core.reading import Path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
@@ -50,7 +51,7 @@ class Decoded:
     refusals: list[Refusal] = field(default_factory=list)
 
 
-class BadEvent(Exception):  # noqa: N818 - a finding about an event, handled where it is raised from
+class BadEvent(Exception):
     """One event is refused: reason, a sentence that explains it, and its declared type if it has one."""
 
     def __init__(self, reason: Reason, detail: str, type_: str = UNKNOWN_TYPE_LABEL) -> None:
@@ -98,7 +99,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count
     return events if len(events) == count else None
 
 
-def _group(  # noqa: PLR0913
+def _group(
     decoded: Decoded,
     shape: Shape,
     events: list[Any],
@@ -118,7 +119,9 @@ def _group(  # noqa: PLR0913
 class _Careful:
     """Decoding of a piece with bad lines in it: by blocks, and by halves where a block does not decode."""
 
-    def __init__(self, shape: Shape, body: bytes | memoryview, limits: Limits, lines: Lines, first_line: int) -> None:
+    def __init__(
+        self, shape: Shape, body: bytes | memoryview, limits: Limits, lines: Lines, first_line: int
+    ) -> None:
         self._shape, self._body, self._limits, self._lines = shape, body, limits, lines
         self._first = first_line
         self._decoder = shape.decoder()
@@ -305,7 +308,9 @@ class CloudEventsShape:
         if source is None:
             raise BadEvent(Reason.MISSING_FIELD, "`source` is missing", type_)
         if not isinstance(source, str) or not 1 <= len(source) <= LONGEST:
-            raise BadEvent(Reason.WRONG_TYPE, f"`source` must be a string of 1 to {LONGEST} characters", type_)
+            raise BadEvent(
+                Reason.WRONG_TYPE, f"`source` must be a string of 1 to {LONGEST} characters", type_
+            )
         if event.get("time") is not None:
             try:
                 msgspec.convert(event["time"], Time)
@@ -324,7 +329,7 @@ class CloudEventsShape:
             _judge_field(name, field_spec, data.get(name), type_, optional=optional)
 
 
-def _judge_field(name: str, spec: FieldSpec, value: Any, type_: str, *, optional: bool) -> None:  # noqa: ANN401
+def _judge_field(name: str, spec: FieldSpec, value: Any, type_: str, *, optional: bool) -> None:
     if value is None:
         if spec.required and not optional:
             raise BadEvent(Reason.MISSING_FIELD, f"required field `{name}` is missing", type_)
@@ -338,7 +343,9 @@ def _judge_field(name: str, spec: FieldSpec, value: Any, type_: str, *, optional
     if spec.enum is not None and value not in spec.enum:
         raise BadEvent(Reason.NOT_IN_ENUM, f"field `{name}` must be one of {', '.join(spec.enum)}", type_)
     if spec.max_length is not None and len(value) > spec.max_length:
-        raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` is longer than {spec.max_length} characters", type_)
+        raise BadEvent(
+            Reason.OUT_OF_RANGE, f"field `{name}` is longer than {spec.max_length} characters", type_
+        )
     if kind == "number" and not -LARGEST[spec.type] <= value <= LARGEST[spec.type]:
         raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` does not fit into 64 bits", type_)
     if spec.min is not None and value < spec.min:
@@ -360,7 +367,7 @@ def _data_struct(name: str, spec: EventSpec, *, tenant_given: bool) -> type[msgs
     return msgspec.defstruct(name, fields, gc=False, kw_only=True)
 
 
-def field_type(spec: FieldSpec) -> Any:  # noqa: ANN401 - a type form for msgspec
+def field_type(spec: FieldSpec) -> Any:
     """The msgspec type that accepts what a field's schema allows."""
     if spec.type == "any":
         return msgspec.Raw
@@ -386,12 +393,12 @@ def is_number(spec: FieldSpec) -> bool:
     return spec.type in ("number", "integer")
 
 
-def raw_is_empty(value: Any) -> bool:  # noqa: ANN401 - a msgspec.Raw
+def raw_is_empty(value: Any) -> bool:
     """True for `""`, `{}` and `[]`, the empty values a payload may have."""
     return _EMPTY_JSON.fullmatch(bytes(value)) is not None
 
 
-def optional_text(value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
+def optional_text(value: Any) -> str | None:
     """Label text of a scalar; None stays absent."""
     return None if value is None else text_of(value)
 

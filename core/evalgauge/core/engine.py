@@ -5,19 +5,19 @@ One thread calls `process` (or `prepare` and `absorb`) and `commit`; any thread 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from evalgauge.core.collect import Chunk, EventVerdict, Verdict
-from evalgauge.core.deduplicate import DIGEST, Deduplicator, Window, cut
 from evalgauge.core.decode import event_types
-from evalgauge.core.errors import StateError
+from evalgauge.core.deduplicate import DIGEST, Deduplicator, Window, cut
+from evalgauge.core.errors import EvalgaugeError, StateError
 from evalgauge.core.event import Limits, Reason, Refusal
 from evalgauge.core.flight import FlightRecorder, Phase
 from evalgauge.core.instrument import Declared, Instrument
@@ -25,15 +25,21 @@ from evalgauge.core.instruments.grouping import LocalSlots
 from evalgauge.core.reduce import Delta, Plan, Reducer, Work
 from evalgauge.core.selfmetrics import PROCESS, SelfMetrics
 from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits, Store, TableInfo
-from evalgauge.core.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from evalgauge.core.collect import Position
     from evalgauge.core.families import Family
     from evalgauge.core.mapping import Mapping as EventMapping
     from evalgauge.core.pack.model import EventSpec, Pack
+    from evalgauge.core.table import Table
 
 log = logging.getLogger(__name__)
+
+_generations = itertools.count(1)
+"""Of engines in this process: an exporter keeps what it rendered of one, and must not take it for another's."""
+_TORN = "a chunk was taken in only in part: restart, and everything goes on at the last commit"
 
 OWN_REDUCER = -1
 """Stands for the reducer in the engine's own process; workers count from 0."""
@@ -64,7 +70,7 @@ class EngineOptions:
 class Engine:
     """State of all packs, and the way of a chunk into it."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         packs: Sequence[Pack],
         inputs: Mapping[str, InputRules],
@@ -86,7 +92,7 @@ class Engine:
         self._pack_of = {type_: pack.pack for pack in packs for type_ in pack.events}
         self.declared = tuple(_declared(packs, self._types))
         self.instruments = [kinds[one.spec.type](one) for one in self.declared]
-        self._kinds = {kind: kinds[kind] for kind in {one.spec.type for one in self.declared}}
+        self._kinds: dict[str, type[Instrument]] = {one.spec.type: kinds[one.spec.type] for one in self.declared}
         self._reducers: dict[str, Reducer] = {}
         self._locals: dict[tuple[int, str], tuple[int, list[LocalSlots]]] = {}
         self._dedup = Deduplicator(options.window)
@@ -102,6 +108,8 @@ class Engine:
         self._letters: list[DeadLetter] = []
         self._acknowledgements: list[tuple[Callable[[Verdict], None], Verdict]] = []
         self._lock = threading.Lock()
+        self._torn = False
+        self._generation = next(_generations)
         self.uncommitted = 0
         """Events taken in since the last commit."""
         self.taken = 0
@@ -127,7 +135,11 @@ class Engine:
         for meaning in self._dropped:
             name = known[meaning].metric
             declared = any(name == metric for metric, _ in self._tables.values())
-            why = "its declaration has another meaning now, it restarts at zero" if declared else "no pack declares it now"
+            why = (
+                "its declaration has another meaning now, it restarts at zero"
+                if declared
+                else "no pack declares it now"
+            )
             if name not in kept:
                 log.warning("metric %s: state dropped: %s", name, why)
         self._dedup.restore(restored.digests)
@@ -139,14 +151,24 @@ class Engine:
     def plan(self, name: str) -> Plan:
         """What a reducer of this input does, here or in a worker."""
         return Plan(
-            self._types, self.declared, self._kinds, self._inputs[name].mapping, self._options.limits, self._store.seed
+            self._types,
+            self.declared,
+            self._kinds,
+            self._inputs[name].mapping,
+            self._options.limits,
+            self._store.seed,
         )
 
     def work(self, name: str, chunk: Chunk) -> Work:
         """The reducing that a chunk needs."""
         chunk.arrival = chunk.arrival or self._clock()
         return Work(
-            chunk.body, chunk.base, chunk.partition, chunk.arrival, chunk.tenant, self._inputs[name].deduplicate
+            chunk.body,
+            chunk.base,
+            chunk.partition,
+            chunk.arrival,
+            chunk.tenant,
+            self._inputs[name].deduplicate,
         )
 
     def process(self, name: str, chunk: Chunk) -> None:
@@ -160,7 +182,19 @@ class Engine:
         return reducer
 
     def absorb(self, name: str, chunk: Chunk, deltas: list[Delta], reducer: int) -> None:
-        """Merge what a chunk came to, in stream order, by whichever reducer. It is durable with the next commit."""
+        """Merge what a chunk came to, in stream order, by whichever reducer. It is durable with the next commit.
+
+        After any error nothing can be committed any more: half of a chunk without its position would count twice.
+        """
+        if self._torn:
+            raise EvalgaugeError(_TORN)
+        try:
+            self._absorb(name, chunk, deltas, reducer)
+        except BaseException:
+            self._torn, self.dirty = True, False
+            raise
+
+    def _absorb(self, name: str, chunk: Chunk, deltas: list[Delta], reducer: int) -> None:
         self._note(Phase.WORKING)
         repeats: list[int] = []
         if self._inputs[name].deduplicate:
@@ -206,9 +240,17 @@ class Engine:
         for delta in deltas:
             self._discard(name, delta, reducer)
         work = self.work(name, chunk)
-        again = Work(work.body, work.base, work.partition, work.arrival, work.tenant, digests=False, skip=frozenset(repeats))
+        again = Work(
+            work.body,
+            work.base,
+            work.partition,
+            work.arrival,
+            work.tenant,
+            digests=False,
+            skip=frozenset(repeats),
+        )
         deltas = self._reducer(name).reduce(again)
-        assert sum(delta.received for delta in deltas) == received  # noqa: S101 - the same bytes
+        assert sum(delta.received for delta in deltas) == received
         gone = set(found)
         self._dedup.accept(now, [digest for index, digest in enumerate(digests) if index not in gone])
         return deltas, OWN_REDUCER, repeats
@@ -227,7 +269,9 @@ class Engine:
 
     def _merge(self, name: str, delta: Delta, reducer: int) -> None:
         slots = self._slots(name, delta, reducer)
-        for declared, instrument, one, local in zip(self.declared, self.instruments, delta.metrics, slots, strict=True):
+        for declared, instrument, one, local in zip(
+            self.declared, self.instruments, delta.metrics, slots, strict=True
+        ):
             if one is not None:
                 merged = instrument.merge(one, local)
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
@@ -243,8 +287,11 @@ class Engine:
         for refusal in delta.refusals:
             if refusal.reason is Reason.UNKNOWN_TYPE and self._inputs[name].ignore_unknown_types:
                 continue
+            detail = refusal.detail
+            if refusal.reason is Reason.INSTRUMENT_ERROR and self._options.keep != "bytes":
+                detail = detail.partition(":")[0]  # what an exception says may quote the event
             self._count("evalgauge_events_rejected", (name, refusal.type, refusal.reason.value), 1)
-            verdicts.append(EventVerdict(refusal.line, "rejected", refusal.reason, refusal.detail))
+            verdicts.append(EventVerdict(refusal.line, "rejected", refusal.reason, detail))
             self._letters.append(
                 DeadLetter(
                     time=chunk.arrival,
@@ -253,20 +300,23 @@ class Engine:
                     position=chunk.locate(refusal.line),
                     type=refusal.type,
                     reason=refusal.reason.value,
-                    detail=refusal.detail,
+                    detail=detail,
                     pack=self._pack_of.get(refusal.type, ""),
-                    data=(data := self._kept(refusal)),
+                    data=(data := self._kept(name, refusal)),
                     tenant=chunk.tenant,
-                    kept="cut" if self._options.keep == "bytes" and len(data) < len(refusal.data) else self._options.keep,
+                    kept="cut"
+                    if self._options.keep == "bytes" and len(data) < len(refusal.data)
+                    else self._options.keep,
                     size=len(refusal.data),
                 )
             )
         return verdicts
 
-    def _kept(self, refusal: Refusal) -> bytes:
+    def _kept(self, name: str, refusal: Refusal) -> bytes:
         if self._options.keep == "bytes":
             return refusal.data[: self._options.max_letter_bytes]
-        if self._options.keep == "redacted":
+        # Where payload stands in another shape only its mapping knows, and that could not read the event.
+        if self._options.keep == "redacted" and self._inputs[name].mapping is None:
             return redacted(refusal.data, self._types.get(refusal.type))[: self._options.max_letter_bytes]
         return b""
 
@@ -274,11 +324,16 @@ class Engine:
         """Make everything absorbed durable, show it, and acknowledge it.
 
         Raises what the store raises; then nothing is shown, nothing is lost, and the call can be repeated.
+        Raises `EvalgaugeError` where a chunk was absorbed only in part: then only a restart helps.
         """
+        if self._torn:
+            raise EvalgaugeError(_TORN)
         now = max(self._clock(), self.last_commit)
         self._note(Phase.COMMITTING)
         started = time.perf_counter()
-        commit = Commit(time=now, dropped=self._dropped, positions=self._positions, dead_letters=self._letters)
+        commit = Commit(
+            time=now, dropped=self._dropped, positions=self._positions, dead_letters=self._letters
+        )
         for meaning, (metric, table) in self._tables.items():
             if table.dirty():
                 if meaning not in self._known_tables:
@@ -308,7 +363,10 @@ class Engine:
         self._metrics.set("evalgauge_last_commit_timestamp_seconds", now)
         self._metrics.set("evalgauge_deduplication_ids", len(self._dedup))
         for acknowledge, verdict in acknowledgements:
-            acknowledge(verdict)
+            try:
+                acknowledge(verdict)
+            except Exception:
+                log.exception("an acknowledgement failed; its sender will send again")
         self._note(Phase.IDLE)
 
     @property
@@ -319,12 +377,15 @@ class Engine:
     def families(self) -> list[Family]:
         """What the last commit made durable, in the order of the packs; from any thread."""
         with self._lock:
-            durable = [one for counter in self._durable.values() for one in counter.families(0)]
-            return [one for instrument in self.instruments for one in instrument.families(id(self))] + durable
+            durable = [one for counter in self._durable.values() for one in counter.families(self._generation)]
+            return [one for instrument in self.instruments for one in instrument.families(self._generation)] + durable
 
     def series(self) -> dict[str, tuple[int, int]]:
         """Metric → (series in use, limit)."""
-        indexes = ((one.name, instrument.index()) for one, instrument in zip(self.declared, self.instruments, strict=True))
+        indexes = (
+            (one.name, instrument.index())
+            for one, instrument in zip(self.declared, self.instruments, strict=True)
+        )
         return {name: (len(index.series), index.limit) for name, index in indexes}
 
     def _count(self, name: str, labels: tuple[str, ...], amount: int) -> None:
@@ -354,7 +415,9 @@ def redacted(data: bytes, spec: EventSpec | None) -> bytes:
     if spec is None or not isinstance(event, dict) or not isinstance(event.get("data"), dict):
         return b""
     payload = {name for name, one in spec.fields.items() if one.payload}
-    known = {name: value for name, value in event["data"].items() if name in spec.fields and name not in payload}
-    return msgspec.json.encode({**{key: event[key] for key in ("id", "source", "type", "time") if key in event}, "data": known})
-
-
+    known = {
+        name: value for name, value in event["data"].items() if name in spec.fields and name not in payload
+    }
+    return msgspec.json.encode(
+        {**{key: event[key] for key in ("id", "source", "type", "time") if key in event}, "data": known}
+    )

@@ -34,7 +34,11 @@ Rare = dict[int, int]
 
 
 def add(
-    hi: NDArray[np.int64], lo: NDArray[np.int64], rare: Rare, slots: NDArray[np.intp], values: NDArray[np.float64]
+    hi: NDArray[np.int64],
+    lo: NDArray[np.int64],
+    rare: Rare,
+    slots: NDArray[np.intp],
+    values: NDArray[np.float64],
 ) -> None:
     """Add `values` (N,), finite, to the sums of `slots` (N,). Call `carry` at least every `SAFE_ADDS` values."""
     size = np.abs(values)
@@ -75,7 +79,7 @@ def rounded(top: int, hi: int, lo: int, rare: int, factor: Fraction) -> float:
         return float("inf") if total > 0 else float("-inf")
 
 
-def rounded_all(  # noqa: PLR0913 - the words of a sum belong together
+def rounded_all(
     top: NDArray[np.int64],
     hi: NDArray[np.int64],
     lo: NDArray[np.int64],

@@ -9,8 +9,10 @@ import mmap
 import os
 import struct
 from enum import IntEnum
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE = "flight"
 _FORM = struct.Struct("<8sqqqq")

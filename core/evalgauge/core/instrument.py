@@ -7,13 +7,14 @@ keeps the state, merges deltas in stream order, and draws families from what is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import LocalSlots
@@ -48,7 +49,7 @@ class Reducing(Protocol):
     def reduce(self, columns: Columns) -> None:
         """Add a batch of one event type. May raise: then nothing of the chunk is kept."""
 
-    def take(self) -> Any:  # noqa: ANN401 - the instrument's own delta, picklable
+    def take(self) -> Any:
         """The delta since the last call, None if there is nothing to tell."""
 
 
@@ -65,7 +66,7 @@ class Instrument(Protocol):
     def reducing(declared: Declared) -> Reducing:
         """A reducing half for one reducer."""
 
-    def merge(self, delta: Any, local: LocalSlots) -> Merged:  # noqa: ANN401 - what `take` gave
+    def merge(self, delta: Any, local: LocalSlots) -> Merged:
         """Apply a delta to the live state. Must not raise: whatever can fail belongs in `reduce`."""
 
     def index(self) -> SeriesIndex:
@@ -80,7 +81,8 @@ def meaning(declared: Declared, version: int) -> str:
     spec = declared.spec
     value = getattr(spec, "value", None)
     labels = [
-        (name, label.model_dump(exclude={"limit"}, exclude_defaults=True)) for name, label in spec.labels.items()
+        (name, label.model_dump(exclude={"limit"}, exclude_defaults=True))
+        for name, label in spec.labels.items()
     ]
     rules = {
         type_: {name: rule.model_dump(exclude={"description"}) for name, rule in event.quality.items()}

@@ -15,13 +15,17 @@ class ConsoleFormatter(logging.Formatter):
     converter = time.gmtime
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        super().__init__(
+            "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
 
 
 def set_up(level: str, form: str) -> None:
     """Log at `level` (debug, info, warning, error) as `console` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(StdlibFormatter(extra={"service.name": "evalgauge"}) if form == "json" else ConsoleFormatter())
+    handler.setFormatter(
+        StdlibFormatter(extra={"service.name": "evalgauge"}) if form == "json" else ConsoleFormatter()
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

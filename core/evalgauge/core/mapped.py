@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -28,6 +27,7 @@ from evalgauge.core.filters import text_of
 from evalgauge.core.reading import Path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Mapping as AbstractMapping
 
     from numpy.typing import NDArray
@@ -49,7 +49,9 @@ _READY_TIMES = (_AwareTime, datetime | None)
 class MappedShape:
     """Events in a foreign shape."""
 
-    def __init__(self, mapping: Mapping, types: AbstractMapping[str, EventSpec], native: CloudEventsShape) -> None:
+    def __init__(
+        self, mapping: Mapping, types: AbstractMapping[str, EventSpec], native: CloudEventsShape
+    ) -> None:
         """`native` judges an event once it is in the envelope."""
         self._mapping = mapping
         self._types = {name: types[name] for name in mapping.data}
@@ -109,9 +111,15 @@ class MappedShape:
             text = None if raw is None else _text(raw, str(mapping.type.field), Reason.MAPPING_FAILED)
             type_ = text if mapping.type.table is None else mapping.type.table.get(text or "")
             if type_ not in self._types:
-                detail = f"`{mapping.type.field}` is {str(text)[:100]!r}, which the mapping gives no event type"
+                detail = (
+                    f"`{mapping.type.field}` is {str(text)[:100]!r}, which the mapping gives no event type"
+                )
                 raise BadEvent(Reason.UNKNOWN_TYPE, detail)
-        event: dict[str, Any] = {"type": type_, "id": self._id(value, type_), "source": self._source(value, type_)}
+        event: dict[str, Any] = {
+            "type": type_,
+            "id": self._id(value, type_),
+            "source": self._source(value, type_),
+        }
         time = self._time(value, type_)
         if time is not None:
             event["time"] = time.isoformat()
@@ -119,7 +127,8 @@ class MappedShape:
             event["traceparent"] = _at(value, mapping.traceparent)
         fields = self._types[type_].fields
         event["data"] = {
-            name: _mapped_value(rule, fields[name], value, type_) for name, rule in mapping.data[type_].items()
+            name: _mapped_value(rule, fields[name], value, type_)
+            for name, rule in mapping.data[type_].items()
         }
         return event
 
@@ -131,7 +140,9 @@ class MappedShape:
         for path in rule.fields or [str(rule.field)]:
             raw = _at(value, path)
             if raw is None or raw == "":
-                raise BadEvent(Reason.BAD_ID, f"`{path}`, from which the id is made, is missing or empty", type_)
+                raise BadEvent(
+                    Reason.BAD_ID, f"`{path}`, from which the id is made, is missing or empty", type_
+                )
             parts.append(_text(raw, path, Reason.BAD_ID, type_))
         return rule.separator.join(parts)
 
@@ -141,7 +152,9 @@ class MappedShape:
             return rule.constant
         raw = _at(value, str(rule.field))
         if raw is None or raw == "":
-            raise BadEvent(Reason.MISSING_FIELD, f"`{rule.field}`, the event's source, is missing or empty", type_)
+            raise BadEvent(
+                Reason.MISSING_FIELD, f"`{rule.field}`, the event's source, is missing or empty", type_
+            )
         return _text(raw, str(rule.field), Reason.WRONG_TYPE, type_)
 
     def _time(self, value: dict[str, Any], type_: str) -> datetime | None:
@@ -194,30 +207,30 @@ class MappedShape:
         id_paths = [leaves[path] for path in paths]
         separator = mapping.id.separator
 
-        def identity(event: Any) -> str:  # noqa: ANN401 - a decoded event
+        def identity(event: Any) -> str:
             return separator.join(text_of(path.one(event)) for path in id_paths)
 
         source: Callable[[Any], str]
         if mapping.source.constant is not None:
             constant = mapping.source.constant
 
-            def source(event: Any) -> str:  # noqa: ANN401, ARG001
+            def source(event: Any) -> str:
                 return constant
         else:
             source_path = leaves[str(mapping.source.field)]
 
-            def source(event: Any) -> str:  # noqa: ANN401
+            def source(event: Any) -> str:
                 return text_of(source_path.one(event))
 
         time: Callable[[Any], datetime | None]
         if mapping.time.field is None:
 
-            def time(event: Any) -> None:  # noqa: ANN401, ARG001
+            def time(event: Any) -> None:
                 return None
         else:
             time_path, rule = leaves[mapping.time.field], mapping.time
 
-            def time(event: Any) -> datetime | None:  # noqa: ANN401
+            def time(event: Any) -> datetime | None:
                 raw = time_path.one(event)
                 if raw is None:
                     return None
@@ -232,7 +245,7 @@ class MappedShape:
         for name, field in columns.reader.spec.fields.items():
             rule = rules.get(name)
             if self._native.tenant_given and name == columns.reader.spec.tenant:
-                field = field.model_copy(update={"required": False})  # noqa: PLW2901 - the token says it
+                field = field.model_copy(update={"required": False})
             if is_number(field):
                 if columns.reader.fields[name].scalar:
                     bad |= columns.not_numbers(name)
@@ -259,7 +272,8 @@ class MappedShape:
         for path in paths:
             values = self._paths[path].column(columns.events)
             lengths = [
-                len(value) if isinstance(value, str) else 0 if value is None else len(text_of(value)) for value in values
+                len(value) if isinstance(value, str) else 0 if value is None else len(text_of(value))
+                for value in values
             ]
             length += lengths
             bad |= np.array(lengths) == 0
@@ -276,7 +290,9 @@ class MappedShape:
         return bad
 
 
-def _check(shape: MappedShape, rules: AbstractMapping[str, ValueMapping], columns: Columns) -> NDArray[np.bool_]:
+def _check(
+    shape: MappedShape, rules: AbstractMapping[str, ValueMapping], columns: Columns
+) -> NDArray[np.bool_]:
     return shape.wrong(columns, rules)
 
 
@@ -292,7 +308,9 @@ def _wrong_numbers(values: NDArray[np.float64], field: FieldSpec) -> NDArray[np.
     return bad
 
 
-def _wrong_texts(columns: Columns, name: str, field: FieldSpec, rule: ValueMapping | None) -> NDArray[np.bool_]:
+def _wrong_texts(
+    columns: Columns, name: str, field: FieldSpec, rule: ValueMapping | None
+) -> NDArray[np.bool_]:
     bad = np.zeros(columns.n, np.bool_)
     if rule is None or rule.field is None:
         return bad | (field.required and (rule is None or rule.constant is None))
@@ -316,7 +334,7 @@ def _constant_reader(field: FieldSpec, constant: str | float | bool | None) -> F
     return FieldReader(None, constant=constant, translate=optional_text)
 
 
-def _translate(field: FieldSpec, rule: ValueMapping, value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
+def _translate(field: FieldSpec, rule: ValueMapping, value: Any) -> str | None:
     if value is None:
         return None if rule.default is None else text_of(rule.default)
     text = text_of(value)
@@ -332,7 +350,7 @@ def _converted(rule: ValueMapping, raw: float) -> float:
     return number if rule.offset is None else number + rule.offset
 
 
-def _number_text(rule: ValueMapping, value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
+def _number_text(rule: ValueMapping, value: Any) -> str | None:
     """Label text of a number field: of what it is after scale and offset."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = _converted(rule, float(value))
@@ -341,7 +359,7 @@ def _number_text(rule: ValueMapping, value: Any) -> str | None:  # noqa: ANN401 
     return optional_text(value)
 
 
-def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], type_: str) -> Any:  # noqa: ANN401
+def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], type_: str) -> Any:
     if rule.field is None:
         return rule.constant
     raw = _at(value, rule.field)
@@ -351,7 +369,9 @@ def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], t
         return raw
     if is_number(field):
         if json_kind(raw) != "number":
-            raise BadEvent(Reason.MAPPING_FAILED, f"`{rule.field}` is a JSON {json_kind(raw)}, not a number", type_)
+            raise BadEvent(
+                Reason.MAPPING_FAILED, f"`{rule.field}` is a JSON {json_kind(raw)}, not a number", type_
+            )
         if not -LARGEST["number"] <= raw <= LARGEST["number"]:
             raise BadEvent(Reason.OUT_OF_RANGE, f"`{rule.field}` does not fit into 64 bits", type_)
         return _converted(rule, raw)
@@ -361,17 +381,19 @@ def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], t
     if rule.table is None:
         return text
     if text not in rule.table and rule.table_default is None:
-        raise BadEvent(Reason.MAPPING_FAILED, f"`{rule.field}` is {text[:100]!r}, which is not in the table", type_)
+        raise BadEvent(
+            Reason.MAPPING_FAILED, f"`{rule.field}` is {text[:100]!r}, which is not in the table", type_
+        )
     return rule.table.get(text, rule.table_default)
 
 
-def _text(raw: Any, path: str, reason: Reason, type_: str = "_unknown") -> str:  # noqa: ANN401 - any JSON value
+def _text(raw: Any, path: str, reason: Reason, type_: str = "_unknown") -> str:
     if isinstance(raw, dict | list):
         raise BadEvent(reason, f"`{path}` is a JSON {json_kind(raw)}, not a single value", type_)
     return text_of(raw)
 
 
-def _at(value: dict[str, Any], path: str) -> Any:  # noqa: ANN401 - any JSON value
+def _at(value: dict[str, Any], path: str) -> Any:
     found: Any = value
     for part in path.split("."):
         found = found.get(part) if isinstance(found, dict) else None
@@ -403,14 +425,14 @@ def _parse_time(rule: TimeMapping, raw: str | float) -> datetime:
     if not isinstance(raw, str):
         msg = "it is not a string"
         raise TypeError(msg)
-    return _with_zone(datetime.strptime(raw, rule.format), rule)  # noqa: DTZ007 - the zone follows
+    return _with_zone(datetime.strptime(raw, rule.format), rule)
 
 
 def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[str, Any]:
     """Dotted path → the msgspec type of what stands there."""
     leaves: dict[str, Any] = {}
 
-    def want(path: str | None, leaf: Any) -> None:  # noqa: ANN401 - a type form
+    def want(path: str | None, leaf: Any) -> None:
         if path is not None:
             # A path that is read in two ways takes any scalar.
             leaves[path] = leaf if leaves.get(path, leaf) == leaf else _Scalar
@@ -419,7 +441,9 @@ def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[st
         for name, rule in rules.items():
             field = types[type_].fields[name]
             if field.type == "any":
-                want(rule.field, msgspec.Raw)  # which takes null as well; in a union it would take nothing else
+                want(
+                    rule.field, msgspec.Raw
+                )  # which takes null as well; in a union it would take nothing else
             else:
                 want(rule.field, _Number if is_number(field) else _Scalar)
     time = mapping.time
@@ -433,7 +457,7 @@ def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[st
     return leaves
 
 
-def _plant(tree: dict[str, Any], parts: list[str], leaf: Any) -> None:  # noqa: ANN401 - a type form
+def _plant(tree: dict[str, Any], parts: list[str], leaf: Any) -> None:
     for part in parts[:-1]:
         tree = tree.setdefault(part, {})
     tree[parts[-1]] = leaf

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from evalgauge.core import plugins
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 
 _KEPT_CODES = 10_000
 """Values of label fields that are remembered from event to event."""
+
+
+class _Identified(msgspec.Struct):
+    id: str = ""
+
+
+_IDENTIFIED = msgspec.json.Decoder(_Identified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,8 @@ class Observer:
         texts = body.split(b"\n")
         found: list[tuple[int, Observation, tuple[Columns, int] | None]] = []
         for refusal in decoded.refusals:
-            found.append((refusal.line, _refused(refusal.line, refusal.reason, refusal.type, refusal.detail), None))
+            one = _refused(refusal.line, refusal.reason, refusal.type, refusal.detail, self._id_of(refusal.data))
+            found.append((refusal.line, one, None))
         for reader, events, lines in decoded.groups:
             columns = Columns(reader, events, lines, self._encoders, arrival)
             bad = reader.check(columns) if reader.check is not None else np.zeros(columns.n, np.bool_)
@@ -101,6 +110,13 @@ class Observer:
             if place is not None and (wanted is None or wanted(one)):
                 one.readings.extend(self._readings(place[0].take(np.array([place[1]]))))
             yield one
+
+    def _id_of(self, text: bytes) -> str:
+        """The id of a refused event, where it is in the envelope and has one."""
+        try:
+            return _IDENTIFIED.decode(text).id if isinstance(self._shape, CloudEventsShape) else ""
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return ""
 
     def _explained(self, reader: TypeReader, line: int, text: bytes) -> Observation:
         finding = self._shape.explain(text)
@@ -133,9 +149,9 @@ class Observer:
                 yield Reading(declared.name, {}, None)
 
 
-def _refused(line: int, reason: Reason, type_: str, detail: str) -> Observation:
+def _refused(line: int, reason: Reason, type_: str, detail: str, id_: str = "") -> Observation:
     verdict = "unknown" if reason is Reason.UNKNOWN_TYPE else "refused"
-    return Observation(line, verdict, type_, reason=reason.value, detail=detail)
+    return Observation(line, verdict, type_, id_, reason.value, detail)
 
 
 def _of_family(family: Family) -> Iterator[Reading]:

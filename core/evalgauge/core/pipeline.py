@@ -6,7 +6,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from evalgauge.core import plugins
@@ -21,7 +20,7 @@ from evalgauge.core.store import DeadLetterLimits
 from evalgauge.core.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from evalgauge.core.config import Config
     from evalgauge.core.flight import FlightRecorder
@@ -64,7 +63,7 @@ class Input:
             self.collector.run()
         except Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001 - told to the thread that can end the process
+        except BaseException as error:
             self.error = error
 
     @property
@@ -132,7 +131,12 @@ class Pipeline:
         self.inputs: dict[str, Input] = {}
         for name, one in config.inputs.items():
             context = InputContext(
-                name, {}, _InputSink(self._intake, name, metrics), threading.Event(), InputStatus()
+                name,
+                {},
+                _InputSink(self._intake, name, metrics),
+                threading.Event(),
+                InputStatus(),
+                max_event_bytes=config.engine.max_event_size,
             )
             collector: Collector = plugins.load(plugins.COLLECTORS, one.type)(one, context)
             self.inputs[name] = Input(name, one.type, collector, context)
@@ -146,7 +150,9 @@ class Pipeline:
             log.error("earlier state is lost: %s (on_state_loss: %s)", self.engine.lost, policy)
             self._metrics.add("evalgauge_state_losses")
         if self._config.engine.workers > 1 and self.inputs:
-            plans = {name: self.engine.plan(name) for name, one in self.inputs.items() if not one.collector.pushes}
+            plans = {
+                name: self.engine.plan(name) for name, one in self.inputs.items() if not one.collector.pushes
+            }
             if plans:
                 self._pool = WorkerPool(plans, self._config.engine.workers)
         for one in self.inputs.values():
@@ -213,7 +219,7 @@ class Pipeline:
         return True
 
     def _absorb(self, wait: float) -> bool:
-        assert self._pool is not None  # noqa: S101 - the callers looked
+        assert self._pool is not None
         done = self._pool.next(wait)
         if done is None:
             return False
@@ -250,7 +256,7 @@ class Pipeline:
         except (sqlite3.Error, OSError) as error:
             self._failing_since = self._failing_since or time.time()
             self._retry_at = now + _RETRY
-            log.error("commit failed, tried again in %s s: %s", _RETRY, error)  # noqa: TRY400 - the cause is outside
+            log.error("commit failed, tried again in %s s: %s", _RETRY, error)
         else:
             self._failing_since = 0.0
             self._last_commit = time.monotonic()
@@ -272,7 +278,9 @@ class Pipeline:
         metrics.set("evalgauge_ready", not self.problems())
         for name, one in self.inputs.items():
             metrics.set("evalgauge_input_up", one.running, (name,))
-            metrics.set("evalgauge_input_lag_bytes", sum(list(one.context.status.lag_bytes.values())), (name,))
+            metrics.set(
+                "evalgauge_input_lag_bytes", sum(list(one.context.status.lag_bytes.values())), (name,)
+            )
         for name, (used, limit) in self.engine.series().items():
             metrics.set("evalgauge_series", used, (name,))
             metrics.set("evalgauge_series_limit", limit, (name,))
@@ -300,7 +308,10 @@ class Pipeline:
             one.context.stop.set()
         for one in self.inputs.values():
             if not one.join(max(0.0, deadline - time.monotonic())):
-                log.warning("input %s does not end in time; what it has not handed over is read or sent again", one.name)
+                log.warning(
+                    "input %s does not end in time; what it has not handed over is read or sent again",
+                    one.name,
+                )
         self._intake.close()
         self._stop.set()
         self._intake.wake()
@@ -315,11 +326,9 @@ class Pipeline:
                 self._pool.close()
 
 
-def _rules(config: Any, packs: Sequence[Pack]) -> InputRules:  # noqa: ANN401 - an input of the configuration's union
+def _rules(config: Any, packs: Sequence[Pack]) -> InputRules:
     pushes = plugins.load(plugins.COLLECTORS, config.type).pushes
     mapping = None if config.mapping is None else load_mapping(config.mapping, packs, pushes=pushes)
     unknown = config.unknown_types or ("refuse" if pushes else "ignore")
     deduplicate = pushes if config.deduplicate is None else config.deduplicate
     return InputRules(mapping, deduplicate, unknown == "ignore")
-
-

@@ -7,7 +7,6 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,8 @@ from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.sqlite_store import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from evalgauge.core.config import Config
     from evalgauge.core.families import Family
     from evalgauge.core.pack.model import Pack
@@ -59,7 +60,7 @@ class Process:
     def _build(self, config: Config, packs: list[Pack]) -> Pipeline:
         return Pipeline(config, packs, self._store, self._metrics, self._recorder)
 
-    def _exporter(self, config: Any) -> Exporter:  # noqa: ANN401 - an exporter of the configuration's union
+    def _exporter(self, config: Any) -> Exporter:
         exporter: Exporter = plugins.load(plugins.EXPORTERS, config.type)(
             config,
             ExporterContext(
@@ -68,7 +69,9 @@ class Process:
                 readiness=self.readiness,
                 status=self.status,
                 reload=self.reload,
-                observe_scrape=lambda seconds: self._metrics.observe("evalgauge_scrape_duration_seconds", seconds),
+                observe_scrape=lambda seconds: self._metrics.observe(
+                    "evalgauge_scrape_duration_seconds", seconds
+                ),
             ),
         )
         return exporter
@@ -113,7 +116,9 @@ class Process:
     def _stop_inputs(self) -> None:
         pipeline = self.pipeline
         deadline = time.monotonic() + self._config.shutdown_timeout
-        self._stopper = threading.Thread(target=pipeline.stop_inputs, args=(deadline,), name="stop", daemon=True)
+        self._stopper = threading.Thread(
+            target=pipeline.stop_inputs, args=(deadline,), name="stop", daemon=True
+        )
         self._stopper.start()
 
     def handle_signals(self) -> None:
@@ -130,14 +135,18 @@ class Process:
             try:
                 self._prepare_reload()
             except (EvalgaugeError, OSError) as error:
-                log.error("reload failed, the old configuration stays: %s", error)  # noqa: TRY400 - meant for people
+                log.error("reload failed, the old configuration stays: %s", error)
                 self._metrics.set("evalgauge_config_last_reload_successful", 0)
                 return str(error)
             self._stop_inputs()
             deadline = time.monotonic() + self._config.shutdown_timeout + 5
             while self._next is not None and not self._ending.is_set() and time.monotonic() < deadline:
                 time.sleep(0.02)
-            return None if self._next is None else "the old inputs do not end; the new configuration waits for them"
+            return (
+                None
+                if self._next is None
+                else "the old inputs do not end; the new configuration waits for them"
+            )
 
     def _prepare_reload(self) -> None:
         if self._reread is None:
@@ -151,7 +160,7 @@ class Process:
         self._next = (config, packs, self._build(config, packs))
 
     def _swap(self) -> None:
-        assert self._next is not None  # noqa: S101 - the caller looked
+        assert self._next is not None
         self.pipeline.close()
         config, packs, pipeline = self._next
         pipeline.start()
@@ -187,12 +196,18 @@ class Process:
             packs=[f"{pack.pack} {pack.version}" for pack in self._packs],
             inputs=[
                 InputReport(
-                    name, one.kind, dict(one.context.status.positions), dict(one.context.status.lag_bytes), one.context.status.note
+                    name,
+                    one.kind,
+                    dict(one.context.status.positions),
+                    dict(one.context.status.lag_bytes),
+                    one.context.status.note,
                 )
                 for name, one in pipeline.inputs.items()
             ],
             rejects=rejects,
-            last_commit_age=max(0.0, time.time() - pipeline.engine.last_commit) if pipeline.restored else None,
+            last_commit_age=max(0.0, time.time() - pipeline.engine.last_commit)
+            if pipeline.restored
+            else None,
         )
 
 

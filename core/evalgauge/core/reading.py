@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Path:
@@ -22,9 +24,9 @@ class Path:
             msg = f"{chain!r} is no chain of attributes"
             raise ValueError(msg)
         self._get = attrgetter(chain)
-        self._quick = eval(f"lambda events: [event.{chain} for event in events]")  # noqa: S307 - see above
+        self._quick = eval(f"lambda events: [event.{chain} for event in events]")
 
-    def one(self, event: Any) -> Any:  # noqa: ANN401 - a decoded event and its value
+    def one(self, event: Any) -> Any:
         """The value of one event."""
         try:
             return self._get(event)

@@ -7,7 +7,6 @@ and those are bounded: when they grow past a limit they are dropped and a new ge
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ from evalgauge.core.columns import Columns
 from evalgauge.core.decode import BadEvent, CloudEventsShape, Shape, decode
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.mapped import MappedShape
-from evalgauge.core.series import Encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from evalgauge.core.collect import FileRange
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from evalgauge.core.instrument import Declared, Instrument, Reducing
     from evalgauge.core.mapping import Mapping
     from evalgauge.core.pack.model import EventSpec
+    from evalgauge.core.series import Encoder
 
 PIECE_BYTES = 900_000
 """Bytes decoded at a time: larger pieces fall out of the processor's caches, smaller ones pay per call."""
@@ -127,13 +128,14 @@ class Reducer:
         body = read_body(work.body)
         try:
             return list(self._deltas(body, work, work.skip))
-        except Exception:  # noqa: BLE001 - an instrument may raise anything; the culprit is found below
+        except Exception:
             self._start_anew()
         return self._bisected(body, work)
 
     def _remembers_too_much(self) -> bool:
         return max(self._label_sets, default=0) > CACHE_LIMIT or any(
-            len(encoder) > CACHE_LIMIT or encoder.characters > CACHE_CHARACTERS for encoder in self._encoders.values()
+            len(encoder) > CACHE_LIMIT or encoder.characters > CACHE_CHARACTERS
+            for encoder in self._encoders.values()
         )
 
     def _deltas(self, body: bytes, work: Work, skip: frozenset[int]) -> Iterator[Delta]:
@@ -143,7 +145,9 @@ class Reducer:
         line = 0
         for start, end in _pieces(body):
             piece = memoryview(body)[start:end]
-            decoded = decode(self._shape(tenant_given=work.tenant is not None), piece, self._plan.limits, line)
+            decoded = decode(
+                self._shape(tenant_given=work.tenant is not None), piece, self._plan.limits, line
+            )
             self._apply(decoded, work, skip, delta, digests, lines, body)
             # Counting newlines again is needless where the clean way was taken: values are lines there.
             line += decoded.received if decoded.clean else _count_lines(piece)
@@ -154,7 +158,7 @@ class Reducer:
         if delta.size or not body:
             yield self._finish(delta, digests, lines)
 
-    def _apply(  # noqa: PLR0913
+    def _apply(
         self,
         decoded: Decoded,
         work: Work,
@@ -190,7 +194,7 @@ class Reducer:
             delta.accepted[reader.type] = delta.accepted.get(reader.type, 0) + columns.n
 
     def _checked(self, columns: Columns, work: Work, delta: Delta, body: bytes) -> Columns:
-        assert columns.reader.check is not None  # noqa: S101 - the caller looked
+        assert columns.reader.check is not None
         bad = columns.reader.check(columns)
         if not bad.any():
             return columns
@@ -250,7 +254,7 @@ class Reducer:
             skip = frozenset(line - first for line in work.skip if first <= line < last)
             try:
                 list(self._deltas(b"\n".join(texts[first:last]), work, skip))
-            except Exception as error:  # noqa: BLE001 - that is what is looked for
+            except Exception as error:
                 if last - first == 1:
                     culprits[first] = f"{type(error).__name__}: {error}"
                 else:
@@ -261,7 +265,7 @@ class Reducer:
         if culprits:
             try:
                 deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
-            except Exception:  # noqa: BLE001 - the others raise together, though none of them does alone
+            except Exception:
                 self._start_anew()
         if deltas is None:
             # It raises on the batch but on no half of it: an error of the instrument that no event explains.
@@ -270,7 +274,10 @@ class Reducer:
             culprits |= {
                 line: together
                 for line, text in enumerate(texts)
-                if text.strip(b" \t\r") and line not in work.skip and line not in refused and line not in culprits
+                if text.strip(b" \t\r")
+                and line not in work.skip
+                and line not in refused
+                and line not in culprits
             }
             deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
         for line, detail in sorted(culprits.items()):
@@ -293,7 +300,7 @@ def read_body(body: bytes | FileRange) -> bytes:
     """The bytes of a chunk. Raises `OSError` where a file range is not there any more."""
     if isinstance(body, bytes):
         return body
-    with open(body.path, "rb") as file:  # noqa: PTH123 - a descriptor is what pread wants
+    with open(body.path, "rb") as file:
         data = os.pread(file.fileno(), body.length, body.offset)
     if len(data) != body.length:
         msg = f"{body.path} ends at {body.offset + len(data)}, though {body.offset + body.length} bytes were there"
@@ -321,7 +328,7 @@ def _count_lines(piece: bytes | memoryview) -> int:
     array = np.frombuffer(piece, np.uint8)
     if not len(array):
         return 0
-    return int(np.count_nonzero(array == ord("\n"))) + (array[-1] != ord("\n"))
+    return int(np.count_nonzero(array == ord("\n"))) + int(array[-1] != ord("\n"))
 
 
 def refusal_offsets(body: bytes, lines: Sequence[int]) -> list[int]:

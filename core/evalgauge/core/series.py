@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ import numpy as np
 from evalgauge.core.arrays import Growing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
     from numpy.typing import NDArray
 
 OTHER = "_other"
@@ -85,12 +86,16 @@ class LocalIndex:
         self._sparse: dict[tuple[int, ...], int] = {}
         self.size = 0
 
-    def slots(self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int]) -> tuple[NDArray[np.intp], list[int]]:
+    def slots(
+        self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int]
+    ) -> tuple[NDArray[np.intp], list[int]]:
         """Slots (N,) of N rows, and the rows at which a new slot appeared, in slot order.
 
         `columns` holds one array (N,) of codes for each label, `sizes` a bound for each label's codes.
         """
-        if self._table is not None and any(size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)):
+        if self._table is not None and any(
+            size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)
+        ):
             self._widen(sizes)
         if self._table is None:
             return self._sparse_slots(columns)
@@ -126,7 +131,9 @@ class LocalIndex:
         return result, rows
 
     def _widen(self, sizes: Sequence[int]) -> None:
-        self._bits = [max(bits, (size - 1).bit_length() + 1) for size, bits in zip(sizes, self._bits, strict=True)]
+        self._bits = [
+            max(bits, (size - 1).bit_length() + 1) for size, bits in zip(sizes, self._bits, strict=True)
+        ]
         codes = np.concatenate(self._codes) if self._codes else np.empty((0, len(sizes)), np.intp)
         if sum(self._bits) <= _DENSE_BITS:
             self._table = np.zeros(1 << sum(self._bits), np.int32)

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import time
 from dataclasses import astuple
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import msgspec
@@ -23,6 +22,7 @@ from evalgauge.core.table import Page, PageKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from evalgauge.core.store import Commit, DeadLetterLimits
 
@@ -87,29 +87,26 @@ class SqliteStore:
 
     def _open(self) -> str:
         path = self._folder / FILE
-        lost = ""
-        if path.exists() and path.stat().st_size:
-            reason = fault(path)
+        fresh = path.with_name(f"{FILE}.new")
+        if fresh.exists() and not path.exists() and not fault(fresh):
+            fresh.rename(path)  # ended between the two renames below
+        reason = fault(path) if path.exists() else ""
+        if reason or not path.exists():
+            aside = _aside(path, "lost")
+            lost = f"{reason}; it was set aside as {aside.name}" if reason else ""
+            _create(fresh, lost)
             if reason:
-                aside = set_aside(path, "lost")
-                lost = f"{reason}; it was set aside as {aside.name}"
                 log.error("state file %s: %s", path, lost)
+                _move(path, aside)
+            fresh.rename(path)
+            _sync(self._folder)
         self._db = connect(path)
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            path.chmod(0o600)
-            with self._transaction():
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {FORMAT}")
-                rows = [("seed", f"{secrets.randbits(64):x}"), ("last_commit", 0.0), ("lost", lost)]
-                self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        elif version > FORMAT:
+        if version > FORMAT:
             self._db.close()
             msg = f"{path} has state format {version}, this evalgauge knows up to {FORMAT}: run the newer version"
             raise StateError(msg)
-        for step in range(version or FORMAT, FORMAT):
+        for step in range(version, FORMAT):
             with self._transaction():
                 for statement in filter(str.strip, _MIGRATIONS[step].split(";")):
                     self._db.execute(statement)
@@ -124,10 +121,10 @@ class SqliteStore:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.commit()
         except BaseException:
-            self._db.rollback()
+            self._db.rollback()  # a COMMIT that fails, as on a full disk, leaves its transaction open
             raise
-        self._db.commit()
 
     def restore(self, meanings: Iterable[str]) -> Restored:
         """Read what the last commit left."""
@@ -169,14 +166,15 @@ class SqliteStore:
             if commit.digests:
                 db.execute("INSERT INTO digests (time, data) VALUES (?, ?)", (commit.time, commit.digests))
                 self._trim_digests(commit)
-            dropped: dict[str, int] = {}
             if commit.dead_letters:
                 db.executemany(
-                    f"INSERT INTO dead_letters ({LETTER[8:]}) VALUES (?{', ?' * 11})",  # noqa: S608 - constants
+                    f"INSERT INTO dead_letters ({LETTER[8:]}) VALUES (?{', ?' * 11})",
                     (astuple(letter)[:-1] for letter in commit.dead_letters),
                 )
-                dropped = self._trim_letters(commit.time, limits)
-            db.executemany("DELETE FROM dead_letters WHERE number = ?", ((number,) for number in commit.settled))
+            dropped = self._trim_letters(commit, limits)
+            db.executemany(
+                "DELETE FROM dead_letters WHERE number = ?", ((number,) for number in commit.settled)
+            )
             db.execute("UPDATE meta SET value = ? WHERE key = 'last_commit'", (commit.time,))
             failpoints.reach("commit.inside")
         failpoints.reach("commit.after")
@@ -184,7 +182,9 @@ class SqliteStore:
         return dropped
 
     def _trim_digests(self, commit: Commit) -> None:
-        rows = self._db.execute("SELECT number, time, length(data) / 16 FROM digests ORDER BY number DESC").fetchall()
+        rows = self._db.execute(
+            "SELECT number, time, length(data) / 16 FROM digests ORDER BY number DESC"
+        ).fetchall()
         kept = 0
         for number, stored, count in rows:
             if kept >= commit.digests_kept or stored < commit.digests_since:
@@ -192,23 +192,24 @@ class SqliteStore:
                 return
             kept += count
 
-    def _trim_letters(self, now: float, limits: DeadLetterLimits) -> dict[str, int]:
+    def _trim_letters(self, commit: Commit, limits: DeadLetterLimits) -> dict[str, int]:
         db, dropped = self._db, {}
-        old = db.execute("DELETE FROM dead_letters WHERE time < ?", (now - limits.age,)).rowcount
-        if old:
-            dropped["age"] = old
-        number, size = db.execute("SELECT count(*), coalesce(sum(length(data)), 0) FROM dead_letters").fetchone()
-        for cause, excess, query in (
-            ("number", number - limits.number, "SELECT number, 1 FROM dead_letters ORDER BY number"),
-            ("size", size - limits.bytes, "SELECT number, length(data) FROM dead_letters ORDER BY number"),
-        ):
+        since = commit.time - limits.age
+        oldest = db.execute("SELECT time FROM dead_letters ORDER BY number LIMIT 1").fetchone()
+        if oldest is not None and oldest[0] < since:
+            dropped["age"] = db.execute("DELETE FROM dead_letters WHERE time < ?", (since,)).rowcount
+        if not commit.dead_letters:
+            return dropped
+        for cause, most, amount in (("number", limits.number, "1"), ("size", limits.bytes, "length(data)")):
+            excess = db.execute(f"SELECT coalesce(sum({amount}), 0) FROM dead_letters").fetchone()[0] - most
             if excess <= 0:
                 continue
-            for key, amount in db.execute(query):
-                excess -= amount
+            for number, one in db.execute(f"SELECT number, {amount} FROM dead_letters ORDER BY number"):
+                excess -= one
                 if excess <= 0:
-                    gone = db.execute("DELETE FROM dead_letters WHERE number <= ?", (key,)).rowcount
-                    dropped[cause] = gone
+                    dropped[cause] = db.execute(
+                        "DELETE FROM dead_letters WHERE number <= ?", (number,)
+                    ).rowcount
                     break
         return dropped
 
@@ -262,9 +263,7 @@ def fault(path: Path) -> str:
             application = db.execute("PRAGMA application_id").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if application != APPLICATION_ID:
-                # A crash in the first moment of a file's life leaves an empty database.
-                empty = version == 0 and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                return "" if empty and application == 0 else "the file belongs to another program"
+                return "the file belongs to another program" if path.stat().st_size else "the file is empty"
             if version > FORMAT:
                 return ""
             finding = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -282,12 +281,44 @@ def fault(path: Path) -> str:
 
 def set_aside(path: Path, why: str) -> Path:
     """Rename a state file, with its log, out of the way; returns its new path."""
+    aside = _aside(path, why)
+    _move(path, aside)
+    return aside
+
+
+def _aside(path: Path, why: str) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    aside = path.with_name(f"{path.name}.{why}-{stamp}-{secrets.token_hex(2)}")
-    for suffix in ("", "-wal", "-shm"):
+    return path.with_name(f"{path.name}.{why}-{stamp}-{secrets.token_hex(2)}")
+
+
+def _move(path: Path, aside: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    return aside
+
+
+def _create(path: Path, lost: str) -> None:
+    """Make a new state file beside the place it goes to, so that no crash leaves half of one there."""
+    for suffix in ("", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+        rows = [("seed", f"{secrets.randbits(64):x}"), ("last_commit", 0.0), ("lost", lost)]
+        db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        db.execute("COMMIT")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def lock_folder(folder: Path) -> IO[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from evalgauge.core.collect import Position
     from evalgauge.core.table import Page
 
@@ -114,5 +115,3 @@ class DeadLetterLimits:
     bytes: int = 256 << 20
     age: float = 7 * 86400.0
     """Seconds."""
-
-

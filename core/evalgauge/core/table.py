@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,8 @@ from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Exemplar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from numpy.typing import DTypeLike, NDArray
 
     from evalgauge.core.series import SeriesIndex
@@ -117,13 +118,17 @@ class Table:
             yield Page(PageKind.EXTRAS, number, self._extras(number))
 
     def _extras(self, number: int) -> bytes:
-        rare = {slot: str(value) for slot, value in self.rare.items() if slot >> PAGE_BITS == number}
+        # Asked slot by slot: a look through all of them for each page would cost the square of the series.
+        slots = range(number << PAGE_BITS, (number + 1) << PAGE_BITS)
+        rare = {slot: str(self.rare[slot]) for slot in slots if slot in self.rare}
+        width = max((growing.data[0].size for growing in self.live.values()), default=1)
         exemplars = [
-            (*key, value.trace_id, value.span_id, value.value, value.time)
-            for key, value in self.exemplars.items()
-            if key[0] >> PAGE_BITS == number
+            (slot, bucket, one.trace_id, one.span_id, one.value, one.time)
+            for slot in slots
+            for bucket in range(width if self.exemplars else 0)
+            if (one := self.exemplars.get((slot, bucket))) is not None
         ]
-        ties = {slot: tie for slot, tie in self.ties.items() if slot >> PAGE_BITS == number}
+        ties = {slot: self.ties[slot] for slot in slots if slot in self.ties}
         return msgspec.msgpack.encode((rare, exemplars, ties))
 
     def publish(self) -> None:
@@ -162,7 +167,11 @@ class Table:
                     raise ValueError(msg)
                 self.index.restore(msgspec.msgpack.decode(page.data, type=list[tuple[str, ...]]))
         rows = len(self.index.series)
-        arrays = [*(self.live[name].reserve(rows) for name in self.live), self.created.reserve(rows), self.born.reserve(rows)]
+        arrays = [
+            *(self.live[name].reserve(rows) for name in self.live),
+            self.created.reserve(rows),
+            self.born.reserve(rows),
+        ]
         for page in held:
             first = page.number << PAGE_BITS
             count = min(PAGE, rows - first)
@@ -170,9 +179,9 @@ class Table:
                 at = 0
                 for array in arrays:
                     size = array[first : first + count].nbytes
-                    array[first : first + count] = np.frombuffer(page.data[at : at + size], array.dtype).reshape(
-                        count, *array.shape[1:]
-                    )
+                    array[first : first + count] = np.frombuffer(
+                        page.data[at : at + size], array.dtype
+                    ).reshape(count, *array.shape[1:])
                     at += size
                 if at != len(page.data):
                     msg = f"value page {page.number} has {len(page.data)} bytes, {at} expected"

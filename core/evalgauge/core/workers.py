@@ -88,7 +88,9 @@ class WorkerPool:
 
 
 class _Worker:
-    def __init__(self, context: multiprocessing.context.SpawnContext, plans: dict[str, Plan], number: int) -> None:
+    def __init__(
+        self, context: multiprocessing.context.SpawnContext, plans: dict[str, Plan], number: int
+    ) -> None:
         take, self._give = context.Pipe(duplex=False)
         self._take, give = context.Pipe(duplex=False)
         self._process = context.Process(
@@ -149,5 +151,5 @@ def _work(plans: dict[str, Plan], take: Connection, give: Connection) -> None:
             give.send(reducer.reduce(work))
         except BrokenPipeError:
             return
-        except Exception as error:  # noqa: BLE001 - the engine's process decides what it means
+        except Exception as error:
             give.send(error)

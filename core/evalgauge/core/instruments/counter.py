@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,16 +13,17 @@ from evalgauge.core.families import Exemplar, Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.exemplars import LastExemplars
 from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, series_index
+from evalgauge.core.pack.model import CounterSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from fractions import Fraction
 
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
-    from evalgauge.core.pack.model import CounterSpec
     from evalgauge.core.series import SeriesIndex
 
 SUM_WORDS = ("top", "hi", "lo")
@@ -44,13 +44,14 @@ class ReducingCounter:
     """Counts of one reducer by local slot."""
 
     def __init__(self, declared: Declared) -> None:
-        spec: CounterSpec = declared.spec  # type: ignore[assignment] - the entry point's name says so
+        spec = declared.spec
+        assert isinstance(spec, CounterSpec)  # noqa: S101 - the entry point's name says so
         self._value = spec.value
         self._grouper = Grouper(spec)
         self._counts = Growing((), np.int64)
         self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS) if spec.value else ()
         self._rare: exact.Rare = {}
-        self._exemplars = LastExemplars(1.0) if spec.exemplars else None
+        self._exemplars = LastExemplars(1) if spec.exemplars else None
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
@@ -75,7 +76,8 @@ class ReducingCounter:
         size = int(slots.max()) + 1 if len(slots) else 0
         arrays = [array.reserve(size) for array in (self._counts, *self._words)]
         if self._value is not None:
-            exact.carry(*arrays[1:], slots)
+            top, hi, lo = arrays[1:]
+            exact.carry(top, hi, lo, slots)
         taken = [array[slots] for array in arrays]
         for array in arrays:
             array[slots] = 0
@@ -90,12 +92,13 @@ class Counter:
     version: ClassVar[int] = 1
 
     def __init__(self, declared: Declared) -> None:
-        self._spec: CounterSpec = declared.spec  # type: ignore[assignment] - the entry point's name says so
+        assert isinstance(declared.spec, CounterSpec)  # noqa: S101 - the entry point's name says so
+        self._spec = declared.spec
         self._name = declared.name
         self._unit = UNITS[unit_of(declared) or "1"]
         columns: dict[str, tuple[tuple[int, ...], type[np.int64]]] = {"count": ((), np.int64)}
         if self._spec.value:
-            columns |= {word: ((), np.int64) for word in SUM_WORDS}
+            columns |= dict.fromkeys(SUM_WORDS, ((), np.int64))
         index = series_index(self._spec, list(declared.types.values()))
         self.table = Table(meaning(declared, self.version), index, columns)
         self._sums = Growing((), np.float64)
@@ -164,7 +167,8 @@ def add_sums(
     live = [table.column(word) for word in SUM_WORDS]
     for column, word in zip(live, words, strict=True):
         np.add.at(column, slots, word)
-    exact.carry(*live, np.unique(slots))
+    top, hi, lo = live
+    exact.carry(top, hi, lo, np.unique(slots))
     if rare:
         resolved = local.resolve(np.array(list(rare), np.intp))[0].tolist()
         for slot, value in zip(resolved, rare.values(), strict=True):
@@ -177,8 +181,8 @@ def shown_sums(table: Table, cache: Growing, factor: Fraction) -> NDArray[np.flo
     sums = cache.reserve(table.rows)
     stale = table.take_stale()
     if len(stale):
-        words = [table.shown[word].reserve(table.rows) for word in SUM_WORDS]
-        sums[stale] = exact.rounded_all(*words, table.shown_rare, stale, factor)
+        top, hi, lo = (table.shown[word].reserve(table.rows) for word in SUM_WORDS)
+        sums[stale] = exact.rounded_all(top, hi, lo, table.shown_rare, stale, factor)
     return sums[: table.rows].copy()
 
 

@@ -12,6 +12,7 @@ from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, series_index
 from evalgauge.core.instruments.histogram import in_base_unit
+from evalgauge.core.pack.model import GaugeSpec
 from evalgauge.core.table import Scope, Table
 from evalgauge.core.units import UNITS
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from evalgauge.core.columns import Columns
     from evalgauge.core.instruments.grouping import Rows
-    from evalgauge.core.pack.model import GaugeSpec
     from evalgauge.core.series import SeriesIndex
 
 
@@ -34,6 +34,8 @@ class Setting(NamedTuple):
     source: str
     id: str
     value: float
+    place: int
+    """Where in the stream it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,15 @@ class GaugeDelta:
     net: NDArray[np.int64]
     """Ups minus downs, shape (k,)."""
     settings: dict[int, Setting]
-    """Local slot → greatest setting."""
+    """Local slot → greatest setting, in stream order."""
 
 
 class ReducingGauge:
     """Settings or net movement of one reducer by local slot."""
 
     def __init__(self, declared: Declared) -> None:
-        spec: GaugeSpec = declared.spec  # type: ignore[assignment] - the entry point's name says so
+        spec = declared.spec
+        assert isinstance(spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
         self._value = spec.value
         self._step = dict.fromkeys(spec.up, 1) | dict.fromkeys(spec.down, -1)
         self._grouper = Grouper(spec)
@@ -78,7 +81,8 @@ class ReducingGauge:
         sources, ids = columns.sources(), columns.ids()
         for place in np.flatnonzero(times == newest[group.slots]).tolist():
             row = place if group.rows is None else int(group.rows[place])
-            setting = Setting(int(times[place]), sources[row], ids[row], float(values[place]))
+            ordinal = int(group.ordinals[place])
+            setting = Setting(int(times[place]), sources[row], ids[row], float(values[place]), ordinal)
             slot = int(group.slots[place])
             held = self._settings.get(slot)
             # An equal key is the same event again, or its sender's fault; the later position wins.
@@ -97,7 +101,9 @@ class ReducingGauge:
             array = growing.reserve(size)
             taken.append(array[slots])
             array[slots] = 0
-        settings, self._settings = self._settings, {}
+        # In stream order: a limit may make one series of several, and of equal keys the later place wins.
+        settings = dict(sorted(self._settings.items(), key=lambda item: item[1].place))
+        self._settings = {}
         return GaugeDelta(groups, taken[0], taken[1], settings)
 
 
@@ -107,7 +113,8 @@ class Gauge:
     version: ClassVar[int] = 1
 
     def __init__(self, declared: Declared) -> None:
-        self._spec: GaugeSpec = declared.spec  # type: ignore[assignment] - the entry point's name says so
+        assert isinstance(declared.spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
+        self._spec = declared.spec
         self._name = declared.name
         self._unit = UNITS[unit_of(declared) or "1"]
         index = series_index(self._spec, list(declared.types.values()))

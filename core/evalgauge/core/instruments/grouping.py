@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -13,6 +12,8 @@ from evalgauge.core.filters import mask
 from evalgauge.core.series import LabelRule, LocalIndex, SeriesIndex, Touched
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
@@ -154,7 +155,9 @@ def series_index(spec: MetricSpec, types: Sequence[EventSpec]) -> SeriesIndex:
         bounded = label.field is None or (label.table is not None and label.table_default is not None)
         if label.field is not None and not bounded:
             fields = [event.fields[label.field] for event in types if label.field in event.fields]
-            bounded = bool(fields) and all(field.enum is not None or field.type == "boolean" for field in fields)
+            bounded = bool(fields) and all(
+                field.enum is not None or field.type == "boolean" for field in fields
+            )
         rules.append(LabelRule(name, label.limit, bounded))
     return SeriesIndex(rules, spec.limit)
 

@@ -14,6 +14,7 @@ from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.counter import SUM_WORDS, add_exemplars, add_sums, shown_sums
 from evalgauge.core.instruments.exemplars import LastExemplars
 from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, series_index
+from evalgauge.core.pack.model import HistogramSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
-    from evalgauge.core.pack.model import HistogramSpec
     from evalgauge.core.series import SeriesIndex
     from evalgauge.core.units import Unit
 
@@ -45,7 +45,8 @@ class ReducingHistogram:
     """Counts and sums of one reducer by local slot."""
 
     def __init__(self, declared: Declared) -> None:
-        spec: HistogramSpec = declared.spec  # type: ignore[assignment] - the entry point's name says so
+        spec = declared.spec
+        assert isinstance(spec, HistogramSpec)  # noqa: S101 - the entry point's name says so
         self._value = str(spec.value)
         self._unit = UNITS[unit_of(declared) or "1"]
         self._bounds = np.asarray(spec.buckets, np.float64)
@@ -54,7 +55,7 @@ class ReducingHistogram:
         self._counts = Growing((self._width,), np.int64)
         self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS)
         self._rare: exact.Rare = {}
-        self._exemplars = LastExemplars(1.0) if spec.exemplars else None
+        self._exemplars = LastExemplars(self._width) if spec.exemplars else None
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch. A value meets the bounds in the base unit, after one division or multiplication."""
@@ -81,7 +82,8 @@ class ReducingHistogram:
         slots = groups.slots
         size = int(slots.max()) + 1 if len(slots) else 0
         arrays = [array.reserve(size) for array in (self._counts, *self._words)]
-        exact.carry(*arrays[1:], slots)
+        top, hi, lo = arrays[1:]
+        exact.carry(top, hi, lo, slots)
         taken = [array[slots] for array in arrays]
         for array in arrays:
             array[slots] = 0
@@ -101,11 +103,12 @@ class Histogram:
     version: ClassVar[int] = 1
 
     def __init__(self, declared: Declared) -> None:
-        self._spec: HistogramSpec = declared.spec  # type: ignore[assignment] - the entry point's name says so
+        assert isinstance(declared.spec, HistogramSpec)  # noqa: S101 - the entry point's name says so
+        self._spec = declared.spec
         self._name = declared.name
         self._unit = UNITS[unit_of(declared) or "1"]
         self._width = len(self._spec.buckets) + 1
-        columns = {"buckets": ((self._width,), np.int64)} | {word: ((), np.int64) for word in SUM_WORDS}
+        columns = {"buckets": ((self._width,), np.int64)} | dict.fromkeys(SUM_WORDS, ((), np.int64))
         index = series_index(self._spec, list(declared.types.values()))
         self.table = Table(meaning(declared, self.version), index, columns)
         self._sums = Growing((), np.float64)
@@ -124,7 +127,11 @@ class Histogram:
         local.announce(delta.groups.new)
         slots, overflow = local.resolve(delta.groups.slots)
         flat = self.table.column("buckets").reshape(-1)
-        np.add.at(flat, (slots[:, None] * self._width + np.arange(self._width)).reshape(-1), delta.counts.reshape(-1))
+        np.add.at(
+            flat,
+            (slots[:, None] * self._width + np.arange(self._width)).reshape(-1),
+            delta.counts.reshape(-1),
+        )
         add_sums(self.table, slots, delta.words, delta.rare, local)
         add_exemplars(self.table, delta.exemplars, local)
         self.table.touch(slots)
