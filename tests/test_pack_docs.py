@@ -29,14 +29,19 @@ def test_the_tables_are_those_of_the_models(name: str) -> None:
 def test_links_within_a_document_lead_to_its_headings(name: str) -> None:
     """The tables link to the headings that explain a part."""
     text = (DOCS / name).read_text(encoding="utf-8")
-    headings = {re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)}
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
     assert {*re.findall(r"\]\(#([\w-]+)\)", text)} <= headings
 
 
 def test_the_pack_in_one_page_is_sound() -> None:
     """What a reader copies works."""
     text = (DOCS / "packs.md").read_text(encoding="utf-8")
-    example = next(one for one in re.findall(r"```yaml\n(.*?)```", text, re.S) if one.startswith("pack:"))
+    example = next(
+        one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if one.startswith("pack:")
+    )
     document = parse_document(example, "shop.yaml")
     examined = examined_pack(document)
     assert examined.problems == []
@@ -54,6 +59,8 @@ def test_every_unit_is_documented() -> None:
 def test_a_table_says_type_default_and_meaning() -> None:
     """Durations, choices and shorthands in words."""
     table = key_table("pack", "AlertSpec")
-    assert "| `for` | duration | `0` | How long it must hold before it fires. |" in table.replace(" |  |", " | `0` |")
+    assert "| `for` | duration | `0` | How long it must hold before it fires. |" in table.replace(
+        " |  |", " | `0` |"
+    )
     assert "| `severity` | `critical`, `high`, `warning`, `medium`, `info` | required |" in table
     assert "| `labels` | name → text or [label](#labels) |" in key_table("pack", "CounterSpec")

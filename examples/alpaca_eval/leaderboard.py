@@ -1,7 +1,7 @@
 """Print the AlpacaEval leaderboard as CSV, from a metrics file alone.
 
-    evalgauge replay annotations.ndjson --pack pack.yaml --mapping mapping.yaml --out metrics.prom
-    python leaderboard.py metrics.prom
+evalgauge replay annotations.ndjson --pack pack.yaml --mapping mapping.yaml --out metrics.prom
+python leaderboard.py metrics.prom
 """
 
 import csv
@@ -44,7 +44,7 @@ def leaderboard(metrics: str) -> Iterator[list[str | float | int]]:
 
 def main() -> None:
     """Write the table to standard output."""
-    if len(sys.argv) != 2:  # noqa: PLR2004
+    if len(sys.argv) != 2:  # noqa: PLR2004 - program and file
         sys.exit("usage: python leaderboard.py metrics.prom")
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(COLUMNS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import os
 import random
 import signal
@@ -10,6 +11,8 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -118,6 +121,18 @@ def until(probe: Callable[[], Answer], what: str, seconds: float = 30) -> Answer
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}; the last answer was {got!r}"
         time.sleep(POLL_SECONDS)
     return got
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP GET is answered with success; for `Server.start` and `until`."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as refusal:
+        refusal.close()  # it holds the connection
+        return False
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 class Server:

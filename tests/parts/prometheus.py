@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import yaml
 
 from tests.parts import debian, go
-from tests.parts.part import Missing, Server, free_port, run
+from tests.parts.part import Missing, Server, answers, free_port, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ class Prometheus:
         """Start the server; it is ready when this returns."""
         self.storage.mkdir(parents=True, exist_ok=True)
         self._write(self._first_config)
-        self._server.start(self._is_ready)
+        self._server.start(lambda: answers(f"{self.url}/-/ready"))
         return self
 
     def __exit__(
@@ -171,13 +171,6 @@ class Prometheus:
         config = yaml.safe_load(config_yaml) or {}
         config["rule_files"] = [*config.get("rule_files", []), *self._rules]
         self._config.write_text(yaml.safe_dump(config, sort_keys=False))
-
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5):
-                return True
-        except OSError:
-            return False
 
     def _get(self, call: str, **parameters: str) -> dict[str, Any]:
         query = urllib.parse.urlencode(parameters)

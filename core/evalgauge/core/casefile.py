@@ -46,13 +46,14 @@ class CaseSpec(Strict):
     name: str = Field(min_length=1, description="What the case shows, as a sentence.")
     events: list[str | dict[str, Any]] = Field(
         min_length=1,
-        description="Objects, or raw lines as text. Without a mapping an object gets an `id` and a `source` if it has none.",
+        description="Objects, or raw lines as text. Without a mapping, an object without `id` or `source` gets one.",
     )
     metrics: dict[str, float] = Field(
         default_factory=dict, description='Sample → value, such as `judgment_slow_total{tenant="acme"}: 1`.'
     )
     absent: list[str] = Field(
-        default_factory=list, description="Samples that must not be there: all with that name and at least those labels."
+        default_factory=list,
+        description="Samples that must not be there: all with that name and at least those labels.",
     )
     only: bool | Annotated[list[str], Field(min_length=1)] = Field(
         default=False,
@@ -61,7 +62,9 @@ class CaseSpec(Strict):
     refusals: list[RefusalSpec] = Field(
         default_factory=list, description="Events that must be refused; every other must be accepted."
     )
-    tenant: str | None = Field(default=None, min_length=1, description="The tenant of the token the events come with.")
+    tenant: str | None = Field(
+        default=None, min_length=1, description="The tenant of the token the events come with."
+    )
     deduplicate: bool = Field(default=False, description="Count a repeated (source, id) once.")
 
 
@@ -150,7 +153,9 @@ def load_cases(path: str | Path) -> Cases:
     events = {name: one for pack in packs for name, one in pack.events.items()}
     series = {name: one for pack in packs if _counts(pack) for name, one in series_of(pack, events).items()}
     reader = _Reader(document, series, events, problems)
-    cases = [reader.case(("tests", at), one, mapped=spec.mapping is not None) for at, one in enumerate(spec.tests)]
+    cases = [
+        reader.case(("tests", at), one, mapped=spec.mapping is not None) for at, one in enumerate(spec.tests)
+    ]
     if problems:
         raise DocumentError(in_order(problems))
     return Cases(document.file, packs, mapping, cases, {name: one.metric for name, one in series.items()})
@@ -175,7 +180,9 @@ class _Reader:
 
     def case(self, path: Path_, spec: CaseSpec, *, mapped: bool) -> Case:
         where = self.document.values
-        lines = [self._line((*path, "events", at), one, at, mapped=mapped) for at, one in enumerate(spec.events)]
+        lines = [
+            self._line((*path, "events", at), one, at, mapped=mapped) for at, one in enumerate(spec.events)
+        ]
         metrics: dict[Sample, float] = {}
         metrics_at: dict[Sample, tuple[int, int]] = {}
         for text, value in spec.metrics.items():
@@ -208,7 +215,9 @@ class _Reader:
     def _line(self, path: Path_, event: str | dict[str, Any], at: int, *, mapped: bool) -> bytes:
         if isinstance(event, str):
             if "\n" in event.strip("\n") or not event.strip():
-                self._report(path, "a raw event is one line of text", "Write each line as an item of its own.")
+                self._report(
+                    path, "a raw event is one line of text", "Write each line as an item of its own."
+                )
             return event.strip("\n").encode("utf-8", "surrogatepass")
         whole = event if mapped else {"id": f"event-{at + 1}", "source": "/test", **event}
         try:
@@ -225,7 +234,9 @@ class _Reader:
             return None
         known = self.series.get(sample.name)
         if self.series and known is None:
-            self._report(path, f"no pack exposes `{sample.name}`", suggest(sample.name, self.series), at_key=at_key)
+            self._report(
+                path, f"no pack exposes `{sample.name}`", suggest(sample.name, self.series), at_key=at_key
+            )
         elif known is not None:
             possible = known.labels.possible or frozenset()
             for label, _ in sorted(sample.labels):
@@ -251,7 +262,9 @@ class _Reader:
         metrics = {one.metric for one in self.series.values()}
         for at, name in enumerate(spec.only if isinstance(spec.only, list) else ()):
             if metrics and name not in metrics:
-                self._report((*path, "only", at), f"no pack declares the metric `{name}`", suggest(name, metrics))
+                self._report(
+                    (*path, "only", at), f"no pack declares the metric `{name}`", suggest(name, metrics)
+                )
 
     def _report(self, path: Path_, message: str, hint: str = "", *, at_key: bool = False) -> None:
         self.problems.append(self.document.problem(path, message, hint, at_key=at_key))
@@ -263,7 +276,9 @@ def parse_sample(text: str) -> Sample | None:
     if not _NAME.fullmatch(name.strip()) or (brace and not labels.endswith("}")) or "\n" in text:
         return None
     try:
-        found = [one for family in text_string_to_metric_families(f"{text.strip()} 0\n") for one in family.samples]
+        found = [
+            one for family in text_string_to_metric_families(f"{text.strip()} 0\n") for one in family.samples
+        ]
         return Sample.of(found[0].name, found[0].labels) if len(found) == 1 else None
     except (ValueError, IndexError, KeyError):
         return None
@@ -273,7 +288,9 @@ def same(got: float, wanted: float) -> bool:
     """Whether two values are equal: whole numbers exactly, others to 12 digits, as people write them in decimals."""
     if got == wanted or (math.isnan(got) and math.isnan(wanted)):
         return True
-    return not (float(got).is_integer() and float(wanted).is_integer()) and math.isclose(got, wanted, rel_tol=1e-12)
+    return not (float(got).is_integer() and float(wanted).is_integer()) and math.isclose(
+        got, wanted, rel_tol=1e-12
+    )
 
 
 def _escaped(text: str) -> str:

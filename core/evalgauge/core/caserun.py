@@ -13,7 +13,8 @@ from evalgauge.core import plugins
 from evalgauge.core.casefile import Sample, same
 from evalgauge.core.collect import Chunk, Verdict
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
-from evalgauge.core.pack.loader import OWN_PACK, load_pack
+from evalgauge.core.pack.loader import load_pack
+from evalgauge.core.pack.names import OWN_PACK
 from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.sqlite_store import SqliteStore
 
@@ -39,7 +40,10 @@ class Difference(NamedTuple):
 
 def run_case(cases: Cases, case: Case) -> list[Difference]:
     """Everything that came out otherwise than the case wants; empty where it holds."""
-    with tempfile.TemporaryDirectory(prefix="evalgauge-test-") as folder, closing(SqliteStore(Path(folder))) as store:
+    with (
+        tempfile.TemporaryDirectory(prefix="evalgauge-test-") as folder,
+        closing(SqliteStore(Path(folder))) as store,
+    ):
         kinds = plugins.load_all(plugins.INSTRUMENTS)
         rules = {INPUT: InputRules(cases.mapping, case.spec.deduplicate)}
         metrics = SelfMetrics(load_pack(OWN_PACK).pack)
@@ -50,13 +54,20 @@ def run_case(cases: Cases, case: Case) -> list[Difference]:
         engine.process(INPUT, Chunk(INPUT, body, str, tenant=case.spec.tenant, acknowledge=verdicts.append))
         engine.commit()
         exporter = plugins.load(plugins.EXPORTERS, "prometheus")
-        text = exporter.render([one for one in engine.families() if not one.name.startswith(f"{OWN_PACK}_")]).decode()
+        text = exporter.render(
+            [one for one in engine.families() if not one.name.startswith(f"{OWN_PACK}_")]
+        ).decode()
     got = {
         Sample.of(one.name, one.labels): one.value
         for family in text_string_to_metric_families(text)
         for one in family.samples
     }
-    return [*_refusals(case, verdicts[0]), *_metrics(case, got), *_absent(case, got), *_others(cases, case, got)]
+    return [
+        *_refusals(case, verdicts[0]),
+        *_metrics(case, got),
+        *_absent(case, got),
+        *_others(cases, case, got),
+    ]
 
 
 def _refusals(case: Case, verdict: Verdict) -> Iterator[Difference]:
@@ -67,15 +78,26 @@ def _refusals(case: Case, verdict: Verdict) -> Iterator[Difference]:
         if got is None:
             yield Difference(at, f"event {wanted.event}", f"refused as {want}", "accepted")
         elif got.reason != wanted.reason or wanted.contains not in got.detail:
-            yield Difference(at, f"event {wanted.event}", f"refused as {want}", f"refused as {got.reason}: {got.detail}")
+            yield Difference(
+                at, f"event {wanted.event}", f"refused as {want}", f"refused as {got.reason}: {got.detail}"
+            )
     for number, got in sorted(found.items()):
-        yield Difference(case.events_at[number - 1], f"event {number}", "accepted", f"refused as {got.reason}: {got.detail}")
+        yield Difference(
+            case.events_at[number - 1],
+            f"event {number}",
+            "accepted",
+            f"refused as {got.reason}: {got.detail}",
+        )
 
 
 def _metrics(case: Case, got: dict[Sample, float]) -> Iterator[Difference]:
     for sample, wanted in case.metrics.items():
         if sample not in got:
-            like = [f"{one} {_number(value)}" for one, value in got.items() if one.name == sample.name and _kin(one, sample)]
+            like = [
+                f"{one} {_number(value)}"
+                for one, value in got.items()
+                if one.name == sample.name and _kin(one, sample)
+            ]
             more = f", and {len(like) - _LIKE} more" if len(like) > _LIKE else ""
             there = f"; there is {', '.join(like[:_LIKE])}{more}" if like else ""
             yield Difference(case.metrics_at[sample], str(sample), _number(wanted), f"nothing{there}")
@@ -85,7 +107,9 @@ def _metrics(case: Case, got: dict[Sample, float]) -> Iterator[Difference]:
 
 def _kin(one: Sample, other: Sample) -> bool:
     """Whether it is worth showing one for the other: of a histogram's buckets only those with the same bound."""
-    return {pair for pair in one.labels if pair[0] == "le"} == {pair for pair in other.labels if pair[0] == "le"}
+    return {pair for pair in one.labels if pair[0] == "le"} == {
+        pair for pair in other.labels if pair[0] == "le"
+    }
 
 
 def _absent(case: Case, got: dict[Sample, float]) -> Iterator[Difference]:

@@ -77,26 +77,34 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         code = cli.main(standalone_mode=False)
-    except DocumentError as error:
-        # Each line begins with its place, so that an editor or a terminal can go there.
-        number = len(error.problems)
-        click.echo(f"{error}\nevalgauge: {number} {'problem' if number == 1 else 'problems'}", err=True)
-        return error.exit_code
-    except EvalgaugeError as error:
-        click.echo(f"evalgauge: {error}", err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
-        return INTERRUPTED
-    except sqlite3.Error as error:
-        click.echo(f"evalgauge: the state cannot be used: {error}", err=True)
-        return StateError.exit_code
-    except OSError as error:
-        if error.filename is None:
-            raise
-        click.echo(f"evalgauge: {error.filename}: {error.strerror}", err=True)
-        return 1
+    except (EvalgaugeError, click.ClickException, click.Abort, sqlite3.Error, OSError) as error:
+        return _failed(error)
     return code if isinstance(code, int) else 0
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong; the exit code."""
+    code = 1
+    match error:
+        case DocumentError():
+            # Each line begins with its place, so that an editor or a terminal can go there.
+            number = len(error.problems)
+            click.echo(f"{error}\nevalgauge: {number} {'problem' if number == 1 else 'problems'}", err=True)
+            code = error.exit_code
+        case EvalgaugeError():
+            click.echo(f"evalgauge: {error}", err=True)
+            code = error.exit_code
+        case click.ClickException():
+            error.show()
+            code = error.exit_code
+        case click.Abort():
+            click.echo("Interrupted.", err=True)
+            code = INTERRUPTED
+        case sqlite3.Error():
+            click.echo(f"evalgauge: the state cannot be used: {error}", err=True)
+            code = StateError.exit_code
+        case OSError(filename=str() | bytes()):
+            click.echo(f"evalgauge: {error.filename}: {error.strerror}", err=True)
+        case _:
+            raise error
+    return code

@@ -87,7 +87,7 @@ class Sink(Protocol):
         """Hand over a chunk if there is room now; False means push back on the sender."""
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - a signal, not a fault
     """The engine takes no more chunks: return from `run`."""
 
 

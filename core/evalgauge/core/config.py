@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -14,10 +12,21 @@ from evalgauge.core import plugins
 from evalgauge.core.document import Document, problems_of, read_document
 from evalgauge.core.errors import DocumentError
 from evalgauge.core.findings import path_in
-from evalgauge.core.layers import COMMAND_LINE, Layered, from_environment, layered, put, substitute, take_as_text
+from evalgauge.core.layers import (
+    COMMAND_LINE,
+    Layered,
+    from_environment,
+    layered,
+    put,
+    substitute,
+    take_as_text,
+)
 from evalgauge.core.units import Duration, Size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from evalgauge.core.errors import Problem
 
 
@@ -30,14 +39,18 @@ class Section(BaseModel):
 class StateConfig(Section):
     """Where the checkpoint is, and how often it is written."""
 
-    folder: str = Field(default="evalgauge-state", description="Folder of the checkpoint; it belongs to one process.")
-    commit_interval: Duration = Field(default=1.0, description="Longest time between two commits while events flow.")
+    folder: str = Field(
+        default="evalgauge-state", description="Folder of the checkpoint; it belongs to one process."
+    )
+    commit_interval: Duration = Field(
+        default=1.0, description="Longest time between two commits while events flow."
+    )
     min_commit_interval: Duration = Field(
         default=0.05, description="Shortest time between two commits that nobody waits for."
     )
     on_state_loss: Literal["hold", "end", "replay"] = Field(
         default="hold",
-        description="When earlier state is gone: replayable inputs wait for a person, go on at their end, or count all again.",
+        description="When earlier state is gone, inputs that can read again wait, go on at their end, or begin anew.",
     )
 
 
@@ -55,7 +68,8 @@ class DeadLetterConfig(Section):
     size: Size = Field(default=256 << 20, description="Bytes of all events kept.")
     age: Duration = Field(default=7 * 86_400.0, description="Longest time an event is kept.")
     keep: Literal["bytes", "redacted", "reason"] = Field(
-        default="bytes", description="The event's bytes, the same without payload fields, or only why it was refused."
+        default="bytes",
+        description="The event's bytes, the same without payload fields, or only why it was refused.",
     )
     max_event_size: Size = Field(default=64 << 10, description="More of one event is not kept.")
 
@@ -63,8 +77,12 @@ class DeadLetterConfig(Section):
 class EngineConfig(Section):
     """How events are worked on."""
 
-    workers: int = Field(default=1, ge=1, le=64, description="Processes that decode bulk input; 1 decodes in the main process.")
-    queue_size: Size = Field(default=64 << 20, description="Bytes taken in but not counted yet, before inputs are held back.")
+    workers: int = Field(
+        default=1, ge=1, le=64, description="Processes that decode bulk input; 1 decodes in the main process."
+    )
+    queue_size: Size = Field(
+        default=64 << 20, description="Bytes taken in but not counted yet, before inputs are held back."
+    )
     max_event_size: Size = Field(default=1 << 20, description="A longer event is refused as too_large.")
     max_depth: int = Field(default=32, ge=2, description="A deeper nested event is refused as too_deep.")
 
@@ -72,8 +90,12 @@ class EngineConfig(Section):
 class LogConfig(Section):
     """How the process logs, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged at least.")
-    format: Literal["console", "json"] = Field(default="console", description="json has the field names of ECS.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is logged at least."
+    )
+    format: Literal["console", "json"] = Field(
+        default="console", description="json has the field names of ECS."
+    )
 
 
 class InputCommon(Section):
@@ -84,21 +106,32 @@ class InputCommon(Section):
         default=None, description="Count a repeated (source, id) once; by default on where events are pushed."
     )
     unknown_types: Literal["refuse", "ignore"] | None = Field(
-        default=None, description="Event types no pack declares; by default refused where pushed, else ignored."
+        default=None,
+        description="Event types no pack declares; by default refused where pushed, else ignored.",
     )
+
+
+_INPUTS = "Where events come from, by name."
+_EXPORTERS = "Where metrics go, by name."
 
 
 class Config(Section):
     """The whole configuration. `config_model()` adds the keys of the installed collectors and exporters."""
 
     packs: list[str] = Field(min_length=1, description="Built-in packs by name, others by path.")
-    inputs: dict[str, Any] = Field(default_factory=dict, description="Where events come from, by name.")
-    exporters: dict[str, Any] = Field(default_factory=dict, description="Where metrics go, by name.")
-    state: StateConfig = Field(default=StateConfig(), description="The checkpoint.")
-    deduplication: DeduplicationConfig = Field(default=DeduplicationConfig(), description="Repeated events.")
-    dead_letters: DeadLetterConfig = Field(default=DeadLetterConfig(), description="What is kept of refused events.")
-    engine: EngineConfig = Field(default=EngineConfig(), description="How events are worked on.")
-    log: LogConfig = Field(default=LogConfig(), description="How the process logs.")
+    inputs: dict[str, Any] = Field(default_factory=dict, description=_INPUTS)
+    exporters: dict[str, Any] = Field(default_factory=dict, description=_EXPORTERS)
+    state: StateConfig = Field(default_factory=StateConfig, description="The checkpoint.")
+    deduplication: DeduplicationConfig = Field(
+        default_factory=DeduplicationConfig, description="Repeated events."
+    )
+    dead_letters: DeadLetterConfig = Field(
+        default_factory=DeadLetterConfig, description="What is kept of refused events."
+    )
+    engine: EngineConfig = Field(
+        default_factory=EngineConfig, description="Workers, the queue, limits of one event."
+    )
+    log: LogConfig = Field(default_factory=LogConfig, description="How the process logs.")
     shutdown_timeout: Duration = Field(default=10.0, description="Longest time from SIGTERM to the end.")
 
 
@@ -111,24 +144,34 @@ def config_model() -> type[Config]:
     """`Config` with inputs and exporters as unions over what is installed, told apart by `type`."""
     name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
     inputs = [
-        create_model(f"{kind.capitalize()}Input", __base__=(InputCommon, part.Config), type=(Literal[kind], ...))
+        create_model(f"{kind.capitalize()}Input", __base__=(InputCommon, part.Config), type=(_tag(kind), ...))
         for kind, part in plugins.load_all(plugins.COLLECTORS).items()
     ]
     exporters = [
-        create_model(f"{kind.capitalize()}Exporter", __base__=part.Config, type=(Literal[kind], ...))
+        create_model(f"{kind.capitalize()}Exporter", __base__=part.Config, type=(_tag(kind), ...))
         for kind, part in plugins.load_all(plugins.EXPORTERS).items()
     ]
     union_in: Any = Annotated[Union[tuple(inputs)], Field(discriminator="type")]  # noqa: UP007 - made at run time
     union_out: Any = Annotated[Union[tuple(exporters)], Field(discriminator="type")]  # noqa: UP007
+    inputs_by_name: Any = dict[name, union_in]
+    exporters_by_name: Any = dict[name, union_out]
     return create_model(
         "Configuration",
         __base__=Config,
-        inputs=(dict[name, union_in], Field(default_factory=dict, description="Where events come from, by name.")),  # type: ignore[valid-type]
-        exporters=(dict[name, union_out], Field(default_factory=dict, description="Where metrics go, by name.")),  # type: ignore[valid-type]
+        inputs=(inputs_by_name, Field(default_factory=dict, description=_INPUTS)),
+        exporters=(exporters_by_name, Field(default_factory=dict, description=_EXPORTERS)),
     )
 
 
-def load_config(path: str | Path | None, environment: Mapping[str, str] = os.environ, **overrides: Any) -> Config:  # noqa: ANN401
+def _tag(kind: str) -> Any:
+    return Literal[kind]
+
+
+def load_config(
+    path: str | Path | None,
+    environment: Mapping[str, str] = os.environ,
+    **overrides: Any,
+) -> Config:
     """Read, override, substitute and validate. Raises `DocumentError` with every fault.
 
     `overrides` are whole top-level sections or dotted keys with `__` between their parts, as flags give them; they
@@ -139,17 +182,23 @@ def load_config(path: str | Path | None, environment: Mapping[str, str] = os.env
 
 
 def read_layers(
-    path: str | Path | None, environment: Mapping[str, str] = os.environ, **overrides: Any  # noqa: ANN401
+    path: str | Path | None,
+    environment: Mapping[str, str] = os.environ,
+    **overrides: Any,
 ) -> tuple[Layered, list[Problem]]:
     """The configuration before it is validated, and what was wrong with putting it together.
 
     Raises `DocumentError` where the file cannot be read at all.
     """
-    document = layered(Document("configuration", {}, values={(): (0, 0)}) if path is None else read_document(path))
+    document = layered(
+        Document("configuration", {}, values={(): (0, 0)}) if path is None else read_document(path)
+    )
     if document.value is None:
         document.value = {}
     if not isinstance(document.value, dict):
-        problem = document.problem((), "the file must hold a mapping of keys", "See `evalgauge schema config`.")
+        problem = document.problem(
+            (), "the file must hold a mapping of keys", "See `evalgauge schema config`."
+        )
         raise DocumentError([problem])
     problems = substitute(document, environment)
     problems += from_environment(document, environment, Config.model_fields)

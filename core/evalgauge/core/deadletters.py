@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalgauge.core.errors import StateError
 from evalgauge.core.sqlite_store import FILE, FORMAT, LETTER, connect, fault
@@ -83,9 +83,9 @@ class DeadLetterBox:
         query = f"SELECT {LETTER} FROM dead_letters WHERE number > ? AND {where} ORDER BY number LIMIT ?"  # noqa: S608 - our own words
         while True:
             rows = self._db.execute(query, (after, *values, _ROWS)).fetchall()
-            for number, *rest in rows:
-                after = number
-                yield DeadLetter(*rest, number=number)
+            for row in rows:
+                after = row[0]
+                yield _letter(row)
             if len(rows) < _ROWS:
                 return
 
@@ -94,7 +94,7 @@ class DeadLetterBox:
         where, values = wanted.sql()
         query = f"SELECT {LETTER} FROM dead_letters WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608 - our own words
         rows = self._db.execute(query, (*values, limit)).fetchall()
-        return [DeadLetter(*rest, number=number) for number, *rest in reversed(rows)]
+        return [_letter(row) for row in reversed(rows)]
 
     def count(self, wanted: Wanted) -> int:
         """How many there are."""
@@ -110,7 +110,9 @@ class DeadLetterBox:
     def delete(self, numbers: Iterable[int]) -> int:
         """Remove letters, all or none; how many there were."""
         with self._transaction():
-            cursor = self._db.executemany("DELETE FROM dead_letters WHERE number = ?", ((n,) for n in numbers))
+            cursor = self._db.executemany(
+                "DELETE FROM dead_letters WHERE number = ?", ((n,) for n in numbers)
+            )
             return cursor.rowcount
 
     def purge(self, wanted: Wanted) -> int:
@@ -143,3 +145,7 @@ class DeadLetterBox:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    return DeadLetter(*row[1:], *row[:1])

@@ -51,7 +51,7 @@ class Decoded:
     refusals: list[Refusal] = field(default_factory=list)
 
 
-class BadEvent(Exception):
+class BadEvent(Exception):  # noqa: N818 - a signal, not a fault
     """One event is refused: reason, a sentence that explains it, and its declared type if it has one."""
 
     def __init__(self, reason: Reason, detail: str, type_: str = UNKNOWN_TYPE_LABEL) -> None:
@@ -63,7 +63,10 @@ class Shape(Protocol):
     """One shape of incoming events: the CloudEvents envelope, or what a mapping describes."""
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
-        """Decodes one line, or many with `decode_lines`."""
+        """Decodes lines with `decode_lines`. It may refuse what `decode` accepts, never the other way round."""
+
+    def decode(self, line: bytes) -> Any:
+        """Decode one line. Raises `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`."""
 
     def explain(self, line: bytes) -> BadEvent | None:
         """Why a line is refused, judged slowly and with care; None where nothing is wrong with it."""
@@ -99,7 +102,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count
     return events if len(events) == count else None
 
 
-def _group(
+def _group(  # noqa: PLR0913, PLR0917 - they belong together
     decoded: Decoded,
     shape: Shape,
     events: list[Any],
@@ -171,7 +174,7 @@ class _Careful:
             )
         if finding is None:
             try:
-                self._events.append(self._decoder.decode(stripped))
+                self._events.append(self._shape.decode(stripped))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self._result.refusals.append(_refusal(self._shape, text, number))
             else:
@@ -243,22 +246,26 @@ class CloudEventsShape:
             data = _data_struct(f"Data{number}", spec, tenant_given=tenant_given)
             envelope: list[Any] = [("id", Text), ("source", Text), ("data", data)]
             if single:
-                envelope.append(("type", Literal[name]))  # type: ignore[valid-type]
+                envelope.append(("type", Literal[name]))
             envelope += [("time", Time | None, None), ("traceparent", str | None, None)]
-            tag = {} if single else {"tag_field": "type", "tag": name}
-            struct = msgspec.defstruct(f"Event{number}", envelope, gc=False, **tag)
+            tag_field, tag = (None, None) if single else ("type", name)
+            struct = msgspec.defstruct(f"Event{number}", envelope, gc=False, tag_field=tag_field, tag=tag)
             structs.append(struct)
             self._readers[struct] = TypeReader(
                 name, spec, _ENVELOPE, _native_fields(spec), Path("data"), _check_of(spec)
             )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-            Union[tuple(structs)] if structs else Literal[""]  # type: ignore[arg-type]
+            Union[tuple(structs)] if structs else Literal[""]  # noqa: UP007 - made at run time
         )
         self._data_of = {reader.type: struct for struct, reader in self._readers.items()}
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes lines into one struct for each event type."""
         return self._decoder
+
+    def decode(self, line: bytes) -> Any:
+        """One event. Raises as msgspec does."""
+        return self._decoder.decode(line)
 
     def group(
         self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
@@ -291,7 +298,7 @@ class CloudEventsShape:
             return BadEvent(Reason.WRONG_TYPE, str(error), type_)
         return None
 
-    def judge(self, event: dict[str, Any]) -> None:
+    def judge(self, event: dict[str, Any]) -> None:  # noqa: C901 - one check after the other
         """Raise `BadEvent` for the first rule of the schema that an event in the envelope breaks."""
         type_ = event.get("type")
         if type_ is None:
@@ -367,7 +374,7 @@ def _data_struct(name: str, spec: EventSpec, *, tenant_given: bool) -> type[msgs
     return msgspec.defstruct(name, fields, gc=False, kw_only=True)
 
 
-def field_type(spec: FieldSpec) -> Any:
+def field_type(spec: FieldSpec) -> Any:  # noqa: PLR0911 - one return for each case
     """The msgspec type that accepts what a field's schema allows."""
     if spec.type == "any":
         return msgspec.Raw

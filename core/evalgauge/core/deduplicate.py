@@ -46,12 +46,13 @@ class Deduplicator:
 
     def restore(self, batches: Iterable[tuple[float, bytes]]) -> None:
         """Take back what a store held, oldest first."""
-        # An id that ran out by age and came again is held twice: only its newest place counts.
+        # An id that left the window and came again is held twice: only its newest place counts.
         kept: list[tuple[float, list[bytes]]] = []
         for time, data in reversed(list(batches)):
-            digests = [digest for digest in cut(data) if digest not in self._seen]
+            newest = dict.fromkeys(reversed(cut(data)))
+            digests = [digest for digest in newest if digest not in self._seen]
             self._seen.update(digests)
-            kept.append((time, digests))
+            kept.append((time, digests[::-1]))
         self._seen.clear()
         for time, digests in reversed(kept):
             self.accept(time, digests)

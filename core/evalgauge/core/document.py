@@ -39,7 +39,7 @@ _MAX_NODES = 200_000
 _TAG = "tag:yaml.org,2002:"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] - libyaml is ten times as fast
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is ten times as fast
     """YAML 1.2 core schema: in 1.1 the key `on` is a boolean, `1:30` a number and a date no string."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own shape
@@ -139,7 +139,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self._left = _MAX_NODES
 
-    def build(self, node: yaml.Node, path: Path_, above: tuple[int, ...]) -> Any:  # noqa: ANN401
+    def build(self, node: yaml.Node, path: Path_, above: tuple[int, ...]) -> Any:
         """The value of `node`, which stands at `path` below the nodes with the ids `above`."""
         at = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.document.values[path] = at
@@ -159,7 +159,7 @@ class _Builder:
             return [self.build(item, (*path, index), below) for index, item in enumerate(node.value)]
         return self._scalar(node, at)
 
-    def _scalar(self, node: yaml.Node, at: tuple[int, int]) -> Any:  # noqa: ANN401
+    def _scalar(self, node: yaml.Node, at: tuple[int, int]) -> Any:
         if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
             return self._problem(at, f"the tag `{node.tag}` is not known here", "Leave the tag out.")
         try:

@@ -79,7 +79,7 @@ def rounded(top: int, hi: int, lo: int, rare: int, factor: Fraction) -> float:
         return float("inf") if total > 0 else float("-inf")
 
 
-def rounded_all(
+def rounded_all(  # noqa: PLR0913, PLR0917 - they belong together
     top: NDArray[np.int64],
     hi: NDArray[np.int64],
     lo: NDArray[np.int64],

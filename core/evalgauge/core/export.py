@@ -83,7 +83,7 @@ class Exporter(Protocol):
     Config: ClassVar[type[BaseModel]]
     """Its configuration model; unknown keys are errors."""
 
-    def __init__(self, config: Any, context: ExporterContext) -> None: ...  # noqa: ANN401 - its own Config
+    def __init__(self, config: Any, context: ExporterContext) -> None: ...
 
     def start(self) -> None:
         """Begin to serve or send, in threads of its own. Raises `ConfigError` when it cannot."""

@@ -48,9 +48,9 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {
 def mask(where: Filter, columns: FilterColumns) -> NDArray[np.bool_]:
     """Shape (n,): True for the events that pass. A comparison with an absent field is false; `not` negates plainly."""
     if isinstance(where, AllOf):
-        return np.logical_and.reduce([mask(part, columns) for part in where.all])
+        return np.asarray(np.all([mask(part, columns) for part in where.all], axis=0))
     if isinstance(where, AnyOf):
-        return np.logical_or.reduce([mask(part, columns) for part in where.any])
+        return np.asarray(np.any([mask(part, columns) for part in where.any], axis=0))
     if isinstance(where, Not):
         return ~mask(where.not_, columns)
     result = np.ones(columns.n, np.bool_)
@@ -84,7 +84,7 @@ def _compare(field: str, comparison: Comparison, columns: FilterColumns) -> NDAr
     return result & np.array([text in wanted for text in texts], np.bool_)[codes]
 
 
-def text_of(value: str | float | bool) -> str:
+def text_of(value: str | float | bool) -> str:  # noqa: FBT001 - a JSON value
     """A value as label text and as what a filter compares: booleans as JSON writes them."""
     if isinstance(value, bool):
         return "true" if value else "false"

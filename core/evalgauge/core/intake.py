@@ -74,6 +74,28 @@ class Intake:
             self._changed.notify_all()
             return item
 
+    def more(self, like: Item, limit: int) -> list[Chunk]:
+        """Chunks that follow at once and can be worked on with a pushed chunk as one, up to `limit` bytes in all."""
+        found: list[Chunk] = []
+        if like.chunk.acknowledge is None:
+            return found
+        total = like.size
+        with self._changed:
+            while self._items:
+                name, chunk, size = self._items[0]
+                alike = (
+                    name == like.input and chunk.tenant == like.chunk.tenant and chunk.acknowledge is not None
+                )
+                if not alike or total + size > limit:
+                    break
+                self._items.popleft()
+                self.used -= size
+                total += size
+                found.append(chunk)
+            if found:
+                self._changed.notify_all()
+        return found
+
     def wake(self) -> None:
         """Let a waiting `get` return."""
         with self._changed:

@@ -78,6 +78,10 @@ def _type(one: dict[str, Any], schema: dict[str, Any]) -> str:  # noqa: PLR0911 
             branch.get("pattern", "").endswith("+$") for branch in branches
         ):
             return "duration"
+        if {*found} == {"whole number", "text"} and any(
+            "[KMG]" in branch.get("pattern", "") for branch in branches
+        ):
+            return "size"
         return " or ".join(found)
     kind = one.get("type", "")
     if kind == "array":
@@ -99,6 +103,19 @@ def _named(name: str, schema: dict[str, Any]) -> str:
 
 _PARTS = {
     "AlertSpec": "[alert](#alerts)",
+    "CaseSpec": "[case](#cases)",
+    "DeadLetterConfig": "[dead letters](#dead-letters)",
+    "DeduplicationConfig": "[de-duplication](#de-duplication)",
+    "EngineConfig": "[engine](#engine)",
+    "FileInput": "[input](#inputs)",
+    "HttpInput": "[input](#inputs)",
+    "LogConfig": "[log](#log)",
+    "PrometheusExporter": "[exporter](#exporters)",
+    "Rate": "[rate](#rate)",
+    "RefusalSpec": "[refusal](#refusals)",
+    "StateConfig": "[state](#state)",
+    "TlsServerConfig": "[TLS](#tls)",
+    "Token": "[token](#tokens)",
     "AllOf": "[filter](#filters)",
     "AnyOf": "[filter](#filters)",
     "Comparison": "[comparison](#filters)",

@@ -34,7 +34,9 @@ class Layered(Document):
     texts: dict[Path_, str] = field(default_factory=dict)
     """Path → the text as it was given, where it looks like a number, true or false but need not be meant so."""
 
-    def problem(self, path: Sequence[str | int], message: str, hint: str = "", *, at_key: bool = False) -> Problem:
+    def problem(
+        self, path: Sequence[str | int], message: str, hint: str = "", *, at_key: bool = False
+    ) -> Problem:
         """A problem at `path`: named by its variable or place in the file, whichever gave the value."""
         where = tuple(path)
         while where and where not in self.origins and where not in self.values:
@@ -55,7 +57,7 @@ def substitute(document: Layered, environment: Mapping[str, str]) -> list[Proble
     """Put the environment's values in place of `${NAME}` and `${NAME:-default}`; `$${` stands for `${`."""
     problems: list[Problem] = []
 
-    def walk(value: Any, path: Path_) -> Any:  # noqa: ANN401 - any YAML value
+    def walk(value: Any, path: Path_) -> Any:
         if isinstance(value, dict):
             return {key: walk(one, (*path, key)) for key, one in value.items()}
         if isinstance(value, list):
@@ -65,9 +67,9 @@ def substitute(document: Layered, environment: Mapping[str, str]) -> list[Proble
         names: list[str] = []
 
         def one(match: re.Match[str]) -> str:
-            if match[1] is None:
+            if match[0] == "$${":
                 return "${"
-            text = environment.get(match[1], match[2])
+            text: str | None = environment.get(match[1], match[2])
             names.append(f"environment variable {match[1]}")
             if text is None:
                 hint = f"Set it, or write ${{{match[1]}:-a default}}."
@@ -119,7 +121,9 @@ def from_environment(
     return problems
 
 
-def put(document: Layered, keys: Sequence[str], given: Document, origin: str, text: str | None = None) -> Problem | None:
+def put(
+    document: Layered, keys: Sequence[str], given: Document, origin: str, text: str | None = None
+) -> Problem | None:
     """Put the value of `given` where `keys` lead; a problem where they lead nowhere.
 
     `text` is how the value was written, where that may be meant as text though it looks like something else.
@@ -166,14 +170,14 @@ def take_as_text(document: Layered, path: Path_) -> bool:
     return True
 
 
-def _key(tree: Any, word: str) -> str | int | None:  # noqa: ANN401 - a mapping or list of a YAML file
+def _key(tree: Any, word: str) -> str | int | None:
     """The key or index that a word of a variable's name means; names of inputs may hold dashes, variables cannot."""
     if isinstance(tree, list):
         return int(word) if word.isdecimal() and int(word) <= len(tree) else None
     return next((have for have in tree if have.replace("-", "_").lower() == word), word)
 
 
-def _at(tree: Any, key: str | int) -> Any:  # noqa: ANN401 - any YAML value
+def _at(tree: Any, key: str | int) -> Any:
     if isinstance(tree, list):
         return tree[key] if isinstance(key, int) and key < len(tree) else None
     return tree.get(key)

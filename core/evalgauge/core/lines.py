@@ -52,8 +52,8 @@ def survey(body: bytes | memoryview, limits: Limits) -> Lines:
         plain &= ends - starts <= limits.event_bytes
     folded = np.bitwise_and(array, _CASE)
     brackets = np.equal(folded, _BRACKET, out=folded.view(np.bool_))
-    # Depth needs that many brackets in one line, and every other plain line has one at least.
-    if int(np.count_nonzero(brackets)) - len(ends) >= limits.depth:
+    # Depth needs that many brackets in one line, and every other plain line has one at least (a blank one has none).
+    if int(np.count_nonzero(brackets)) - int(np.count_nonzero(plain)) >= limits.depth:
         per_line = np.diff(np.searchsorted(np.flatnonzero(brackets), ends), prepend=0)
         for line in np.flatnonzero(per_line > limits.depth).tolist():
             plain[line] &= depth_of(bytes(body[starts[line] : ends[line]])) <= limits.depth

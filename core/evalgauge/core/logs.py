@@ -12,7 +12,7 @@ from ecs_logging import StdlibFormatter
 class ConsoleFormatter(logging.Formatter):
     """Time, level, logger and message."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
         super().__init__(

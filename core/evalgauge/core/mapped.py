@@ -1,4 +1,4 @@
-"""Events of another shape, read as a mapping declares: columns straight from the foreign object, with no copy between."""
+"""Events of another shape, read as a mapping declares: columns straight from the foreign object."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Scalar = str | int | float | bool | None
 _Number = float | None
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)] | None
+_UNREAD = object()
+"""Stands for the leaf of a path that is not read: it may hold anything."""
 _READY_TIMES = (_AwareTime, datetime | None)
 """Leaves whose values decoding has judged already."""
 
@@ -56,17 +58,36 @@ class MappedShape:
         self._mapping = mapping
         self._types = {name: types[name] for name in mapping.data}
         self._native = native
-        tree: dict[str, Any] = {}
         self._leaves = _leaves(mapping, self._types)
-        for path, leaf in self._leaves.items():
-            _plant(tree, path.split("."), leaf)
-        struct, self._paths = _struct_of(tree)
+        struct, self._paths = _struct_of(_tree(self._leaves))
         self._decoder = msgspec.json.Decoder(struct)
+        self._alone = {name: msgspec.json.Decoder(self._struct_alone(name)) for name in self._types}
         self._readers = {name: self._reader(name, spec) for name, spec in self._types.items()}
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes the paths that the mapping names; the rest of an object is skipped."""
         return self._decoder
+
+    def decode(self, line: bytes) -> Any:
+        """One event. A path that only other types read may hold anything in it. Raises as msgspec does."""
+        try:
+            return self._decoder.decode(line)
+        except msgspec.ValidationError:
+            if len(self._types) == 1:
+                raise
+            try:
+                type_ = self._type(parse_object(line))
+            except BadEvent:
+                type_ = None
+            if type_ is None:
+                raise
+        return self._alone[type_].decode(line)
+
+    def _struct_alone(self, type_: str) -> type[msgspec.Struct]:
+        """The struct with the same attributes, in which only the paths of one type are judged."""
+        own = _leaves(self._mapping, self._types, only=type_)
+        tree = _tree({path: self._leaves[path] if path in own else _UNREAD for path in self._leaves})
+        return _struct_of(tree)[0]
 
     def group(
         self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
@@ -95,7 +116,7 @@ class MappedShape:
         """Why a line is refused: first what the mapping cannot read, then what the schema does not allow."""
         try:
             self._native.judge(self.envelope(parse_object(line)))
-            self._decoder.decode(line)
+            self.decode(line)
         except BadEvent as bad:
             return bad
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -105,16 +126,7 @@ class MappedShape:
     def envelope(self, value: dict[str, Any]) -> dict[str, Any]:
         """One foreign object as the CloudEvents envelope it stands for. Raises `BadEvent`."""
         mapping = self._mapping
-        type_ = mapping.type.constant
-        if type_ is None:
-            raw = _at(value, str(mapping.type.field))
-            text = None if raw is None else _text(raw, str(mapping.type.field), Reason.MAPPING_FAILED)
-            type_ = text if mapping.type.table is None else mapping.type.table.get(text or "")
-            if type_ not in self._types:
-                detail = (
-                    f"`{mapping.type.field}` is {str(text)[:100]!r}, which the mapping gives no event type"
-                )
-                raise BadEvent(Reason.UNKNOWN_TYPE, detail)
+        type_ = self._type(value)
         event: dict[str, Any] = {
             "type": type_,
             "id": self._id(value, type_),
@@ -131,6 +143,18 @@ class MappedShape:
             for name, rule in mapping.data[type_].items()
         }
         return event
+
+    def _type(self, value: dict[str, Any]) -> str:
+        rule = self._mapping.type
+        if rule.constant is not None:
+            return rule.constant
+        raw = _at(value, str(rule.field))
+        text = None if raw is None else _text(raw, str(rule.field), Reason.MAPPING_FAILED)
+        type_ = text if rule.table is None else rule.table.get(text or "")
+        if type_ is None or type_ not in self._types:
+            detail = f"`{rule.field}` is {str(text)[:100]!r}, which the mapping gives no event type"
+            raise BadEvent(Reason.UNKNOWN_TYPE, detail)
+        return type_
 
     def _id(self, value: dict[str, Any], type_: str) -> str:
         rule = self._mapping.id
@@ -214,7 +238,7 @@ class MappedShape:
         if mapping.source.constant is not None:
             constant = mapping.source.constant
 
-            def source(event: Any) -> str:
+            def source(event: Any) -> str:  # noqa: ARG001 - the shape of a reader
                 return constant
         else:
             source_path = leaves[str(mapping.source.field)]
@@ -225,7 +249,7 @@ class MappedShape:
         time: Callable[[Any], datetime | None]
         if mapping.time.field is None:
 
-            def time(event: Any) -> None:
+            def time(event: Any) -> None:  # noqa: ARG001 - the shape of a reader
                 return None
         else:
             time_path, rule = leaves[mapping.time.field], mapping.time
@@ -245,7 +269,7 @@ class MappedShape:
         for name, field in columns.reader.spec.fields.items():
             rule = rules.get(name)
             if self._native.tenant_given and name == columns.reader.spec.tenant:
-                field = field.model_copy(update={"required": False})
+                field = field.model_copy(update={"required": False})  # noqa: PLW2901 - the same field, made optional
             if is_number(field):
                 if columns.reader.fields[name].scalar:
                     bad |= columns.not_numbers(name)
@@ -325,7 +349,7 @@ def _wrong_texts(
     return bad
 
 
-def _constant_reader(field: FieldSpec, constant: str | float | bool | None) -> FieldReader:
+def _constant_reader(field: FieldSpec, constant: str | float | bool | None) -> FieldReader:  # noqa: FBT001 - a JSON value
     if is_number(field):
         return FieldReader(None, number=True, translate=optional_text, constant=constant)
     if field.type == "any":
@@ -359,7 +383,7 @@ def _number_text(rule: ValueMapping, value: Any) -> str | None:
     return optional_text(value)
 
 
-def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], type_: str) -> Any:
+def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], type_: str) -> Any:  # noqa: PLR0911 - one return for each case
     if rule.field is None:
         return rule.constant
     raw = _at(value, rule.field)
@@ -425,11 +449,13 @@ def _parse_time(rule: TimeMapping, raw: str | float) -> datetime:
     if not isinstance(raw, str):
         msg = "it is not a string"
         raise TypeError(msg)
-    return _with_zone(datetime.strptime(raw, rule.format), rule)
+    return _with_zone(datetime.strptime(raw, rule.format), rule)  # noqa: DTZ007 - the zone follows
 
 
-def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[str, Any]:
-    """Dotted path → the msgspec type of what stands there."""
+def _leaves(
+    mapping: Mapping, types: AbstractMapping[str, EventSpec], only: str | None = None
+) -> dict[str, Any]:
+    """Dotted path → the msgspec type of what stands there; of all event types, or of one."""
     leaves: dict[str, Any] = {}
 
     def want(path: str | None, leaf: Any) -> None:
@@ -438,12 +464,10 @@ def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[st
             leaves[path] = leaf if leaves.get(path, leaf) == leaf else _Scalar
 
     for type_, rules in mapping.data.items():
-        for name, rule in rules.items():
+        for name, rule in rules.items() if only in (None, type_) else ():
             field = types[type_].fields[name]
             if field.type == "any":
-                want(
-                    rule.field, msgspec.Raw
-                )  # which takes null as well; in a union it would take nothing else
+                want(rule.field, msgspec.Raw)  # takes null as well; in a union it would take nothing else
             else:
                 want(rule.field, _Number if is_number(field) else _Scalar)
     time = mapping.time
@@ -457,26 +481,38 @@ def _leaves(mapping: Mapping, types: AbstractMapping[str, EventSpec]) -> dict[st
     return leaves
 
 
-def _plant(tree: dict[str, Any], parts: list[str], leaf: Any) -> None:
-    for part in parts[:-1]:
-        tree = tree.setdefault(part, {})
-    tree[parts[-1]] = leaf
+def _tree(leaves: AbstractMapping[str, Any]) -> dict[str, Any]:
+    """Dotted paths as nested objects, in the order of the paths."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *outer, last = path.split(".")
+        node = tree
+        for part in outer:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
+
+
+def _unread(tree: dict[str, Any]) -> bool:
+    return all(_unread(child) if isinstance(child, dict) else child is _UNREAD for child in tree.values())
 
 
 def _struct_of(tree: dict[str, Any]) -> tuple[type[msgspec.Struct], dict[str, Path]]:
-    """A struct for the object, and where in it each dotted path ends."""
+    """A struct for the object, and where in it each dotted path ends: attributes are named by their place."""
     paths: dict[str, str] = {}
     counter = iter(range(1 << 30))
 
     def build(node: dict[str, Any], path: str, attributes: str) -> type[msgspec.Struct]:
         fields: list[Any] = []
-        for key, child in node.items():
-            attribute = f"f{next(counter)}"
+        for number, (key, child) in enumerate(node.items()):
+            attribute = f"f{number}"
             here, chain = f"{path}{key}", f"{attributes}{attribute}"
-            if isinstance(child, dict):
-                leaf: Any = build(child, f"{here}.", f"{chain}.") | None
+            if isinstance(child, dict) and _unread(child):
+                leaf: Any = msgspec.Raw
+            elif isinstance(child, dict):
+                leaf = build(child, f"{here}.", f"{chain}.") | None
             else:
-                leaf = child
+                leaf = msgspec.Raw if child is _UNREAD else child
                 paths[here] = chain
             fields.append((attribute, leaf, msgspec.field(name=key, default=None)))
         return msgspec.defstruct(f"Foreign{next(counter)}", fields, gc=False)

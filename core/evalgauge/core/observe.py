@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from evalgauge.core.mapped import MappedShape
 from evalgauge.core.selfmetrics import PROCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from evalgauge.core.columns import TypeReader
     from evalgauge.core.families import Family
@@ -85,7 +84,12 @@ class Observer:
         ]
 
     def observe(
-        self, body: bytes, partition: str, base: int, arrival: float, wanted: Callable[[Observation], bool] | None = None
+        self,
+        body: bytes,
+        partition: str,
+        base: int,
+        arrival: float,
+        wanted: Callable[[Observation], bool] | None = None,
     ) -> Iterator[Observation]:
         """Every event of a chunk in its order. Readings are made only of those that are `wanted`."""
         if any(len(encoder) > _KEPT_CODES for encoder in self._encoders.values()):
@@ -94,7 +98,9 @@ class Observer:
         texts = body.split(b"\n")
         found: list[tuple[int, Observation, tuple[Columns, int] | None]] = []
         for refusal in decoded.refusals:
-            one = _refused(refusal.line, refusal.reason, refusal.type, refusal.detail, self._id_of(refusal.data))
+            one = _refused(
+                refusal.line, refusal.reason, refusal.type, refusal.detail, self._id_of(refusal.data)
+            )
             found.append((refusal.line, one, None))
         for reader, events, lines in decoded.groups:
             columns = Columns(reader, events, lines, self._encoders, arrival)
@@ -179,5 +185,5 @@ def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _number(value: Any) -> str:  # noqa: ANN401 - an int or a float
+def _number(value: Any) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))  # noqa: PLR2004

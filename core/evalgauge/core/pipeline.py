@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from evalgauge.core import plugins
+from evalgauge.core.coalesce import LIMIT_BYTES, coalesced
 from evalgauge.core.collect import Chunk, Collector, FileRange, InputContext, InputStatus, Stopped
 from evalgauge.core.deduplicate import Window
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
@@ -63,7 +64,7 @@ class Input:
             self.collector.run()
         except Stopped:
             pass
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a plug-in may raise anything
             self.error = error
 
     @property
@@ -115,6 +116,8 @@ class Pipeline:
         self._retry_at = 0.0
         self._upkeep_at = 0.0
         self._last_commit = 0.0
+        self._loss_open = False
+        """Earlier state was lost, and not every input has committed a new position yet."""
         self.restored = False
         rules = {name: _rules(one, packs) for name, one in config.inputs.items()}
         engine = config.engine
@@ -166,8 +169,7 @@ class Pipeline:
                     continue
                 one.context.start_at_end = policy == "end"
             one.start()
-        if self.engine.lost and policy != "hold":
-            self._store.forget_loss()
+        self._loss_open = bool(self.engine.lost) and policy != "hold"
 
     def run(self, *, until_done: bool, progress: Callable[[], None] | None = None) -> None:
         """Work until `stop` is called, or until every input has ended if `until_done`.
@@ -213,13 +215,15 @@ class Pipeline:
         while pool is not None and pool.waits_for(name):
             self._absorb(wait=_POLL)
         before = self.engine.uncommitted
+        if self._config.inputs[name].unknown_types != "ignore":
+            chunk = coalesced([chunk, *self._intake.more(item, LIMIT_BYTES)])
         self.engine.process(name, chunk)
         self._metrics.observe("evalgauge_batch_events", self.engine.uncommitted - before, (name,))
         self._metrics.observe("evalgauge_batch_duration_seconds", time.perf_counter() - started, (name,))
         return True
 
     def _absorb(self, wait: float) -> bool:
-        assert self._pool is not None
+        assert self._pool is not None  # noqa: S101 - for the type checker, and against a fault of the caller
         done = self._pool.next(wait)
         if done is None:
             return False
@@ -256,7 +260,7 @@ class Pipeline:
         except (sqlite3.Error, OSError) as error:
             self._failing_since = self._failing_since or time.time()
             self._retry_at = now + _RETRY
-            log.error("commit failed, tried again in %s s: %s", _RETRY, error)
+            log.error("commit failed, tried again in %s s: %s", _RETRY, error)  # noqa: TRY400 - meant for people
         else:
             self._failing_since = 0.0
             self._last_commit = time.monotonic()
@@ -270,6 +274,10 @@ class Pipeline:
                 raise EvalgaugeError(msg) from one.error
 
     def _look_around(self) -> None:
+        replayable = {name for name, one in self.inputs.items() if not one.collector.pushes}
+        if self._loss_open and replayable <= self.engine.positioned:
+            self._store.forget_loss()
+            self._loss_open = False
         metrics = self._metrics
         metrics.set("evalgauge_queue_bytes", self._intake.used)
         metrics.set("evalgauge_queue_limit_bytes", self._intake.limit)

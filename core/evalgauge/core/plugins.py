@@ -19,7 +19,7 @@ def names(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=group)})
 
 
-def load(group: str, name: str) -> Any:  # noqa: ANN401 - whatever the entry point names
+def load(group: str, name: str) -> Any:
     """One part. Raises `ConfigError` where there is none of that name or it cannot be imported."""
     found: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=group)}
     if name not in found:

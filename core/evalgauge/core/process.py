@@ -65,7 +65,7 @@ class Process:
             config,
             ExporterContext(
                 snapshot=self.families,
-                request_commit=lambda: self.pipeline.request_commit(),
+                request_commit=lambda: self.pipeline.request_commit(),  # noqa: PLW0108 - the pipeline changes with a reload
                 readiness=self.readiness,
                 status=self.status,
                 reload=self.reload,
@@ -135,7 +135,7 @@ class Process:
             try:
                 self._prepare_reload()
             except (EvalgaugeError, OSError) as error:
-                log.error("reload failed, the old configuration stays: %s", error)
+                log.error("reload failed, the old configuration stays: %s", error)  # noqa: TRY400 - meant for people
                 self._metrics.set("evalgauge_config_last_reload_successful", 0)
                 return str(error)
             self._stop_inputs()
@@ -160,7 +160,7 @@ class Process:
         self._next = (config, packs, self._build(config, packs))
 
     def _swap(self) -> None:
-        assert self._next is not None
+        assert self._next is not None  # noqa: S101 - for the type checker, and against a fault of the caller
         self.pipeline.close()
         config, packs, pipeline = self._next
         pipeline.start()

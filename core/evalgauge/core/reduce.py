@@ -128,7 +128,7 @@ class Reducer:
         body = read_body(work.body)
         try:
             return list(self._deltas(body, work, work.skip))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a plug-in may raise anything
             self._start_anew()
         return self._bisected(body, work)
 
@@ -158,7 +158,7 @@ class Reducer:
         if delta.size or not body:
             yield self._finish(delta, digests, lines)
 
-    def _apply(
+    def _apply(  # noqa: PLR0913, PLR0917 - they belong together
         self,
         decoded: Decoded,
         work: Work,
@@ -194,7 +194,7 @@ class Reducer:
             delta.accepted[reader.type] = delta.accepted.get(reader.type, 0) + columns.n
 
     def _checked(self, columns: Columns, work: Work, delta: Delta, body: bytes) -> Columns:
-        assert columns.reader.check is not None
+        assert columns.reader.check is not None  # noqa: S101 - for the type checker, and against a fault of the caller
         bad = columns.reader.check(columns)
         if not bad.any():
             return columns
@@ -254,7 +254,7 @@ class Reducer:
             skip = frozenset(line - first for line in work.skip if first <= line < last)
             try:
                 list(self._deltas(b"\n".join(texts[first:last]), work, skip))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
                 if last - first == 1:
                     culprits[first] = f"{type(error).__name__}: {error}"
                 else:
@@ -265,7 +265,7 @@ class Reducer:
         if culprits:
             try:
                 deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
-            except Exception:
+            except Exception:  # noqa: BLE001 - a plug-in may raise anything
                 self._start_anew()
         if deltas is None:
             # It raises on the batch but on no half of it: an error of the instrument that no event explains.
@@ -300,7 +300,7 @@ def read_body(body: bytes | FileRange) -> bytes:
     """The bytes of a chunk. Raises `OSError` where a file range is not there any more."""
     if isinstance(body, bytes):
         return body
-    with open(body.path, "rb") as file:
+    with open(body.path, "rb") as file:  # noqa: PTH123 - a descriptor is what pread wants
         data = os.pread(file.fileno(), body.length, body.offset)
     if len(data) != body.length:
         msg = f"{body.path} ends at {body.offset + len(data)}, though {body.offset + body.length} bytes were there"

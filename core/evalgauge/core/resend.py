@@ -80,7 +80,9 @@ def replay_here(config: Config, wanted: Wanted) -> Outcome:
             return _count_here(engine, settling, box.letters(wanted), config)
 
 
-def _count_here(engine: Engine, settling: _Settling, letters: Iterable[DeadLetter], config: Config) -> Outcome:
+def _count_here(
+    engine: Engine, settling: _Settling, letters: Iterable[DeadLetter], config: Config
+) -> Outcome:
     outcome = Outcome()
     reducers = {name: Reducer(engine.plan(name)) for name in config.inputs}
     for batch in _batches(letters):
@@ -111,7 +113,12 @@ def _chunk(letter: DeadLetter) -> Chunk:
     offset = letter.position.rpartition("@")[2]
     base = int(offset) if offset.isdecimal() else 0
     return Chunk(
-        letter.partition, letter.data, lambda _: letter.position, tenant=letter.tenant, base=base, arrival=letter.time
+        letter.partition,
+        letter.data,
+        lambda _: letter.position,
+        tenant=letter.tenant,
+        base=base,
+        arrival=letter.time,
     )
 
 
@@ -179,7 +186,9 @@ class Target(NamedTuple):
         """The door at a URL. Raises `ConfigError` where that is no HTTP address, or the token file is empty."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"`{url}` is no address of an HTTP input, such as http://127.0.0.1:8080/v1/events")
+            raise ConfigError(
+                f"`{url}` is no address of an HTTP input, such as http://127.0.0.1:8080/v1/events"
+            )
         lines = token_file.read_text(encoding="utf-8").split() if token_file is not None else []
         if token_file is not None and not lines:
             raise ConfigError(f"{token_file} is empty; put the token in it")
@@ -219,7 +228,9 @@ def _send(box: DeadLetterBox, letters: list[DeadLetter], target: Target, outcome
     settled = []
     for letter, verdict in zip(letters, verdicts, strict=True):
         if verdict["status"] == "rejected":
-            outcome.refused.append((letter.number, str(verdict.get("reason")), str(verdict.get("detail", ""))))
+            outcome.refused.append(
+                (letter.number, str(verdict.get("reason")), str(verdict.get("detail", "")))
+            )
             # A door on this state folder has kept it once more.
             box.drop_copy(letter, after)
             continue
@@ -244,7 +255,9 @@ def _post(target: Target, body: bytes) -> list[dict[str, Any]]:
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise EvalgaugeError(f"{target.url} cannot be reached: {error}; no letter was taken out") from error
+            raise EvalgaugeError(
+                f"{target.url} cannot be reached: {error}; no letter was taken out"
+            ) from error
         finally:
             connection.close()
         busy = response.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
@@ -257,8 +270,12 @@ def _post(target: Target, body: bytes) -> list[dict[str, Any]]:
         said = {}
     if isinstance(said, dict) and isinstance(said.get("events"), list):
         return list(said["events"])
-    why = f"{said.get('title', '')}: {said.get('detail', '')}" if isinstance(said, dict) and said else "no JSON"
-    raise EvalgaugeError(f"{target.url} answers {response.status} ({why}); what was not accepted before is still here")
+    why = (
+        f"{said.get('title', '')}: {said.get('detail', '')}" if isinstance(said, dict) and said else "no JSON"
+    )
+    raise EvalgaugeError(
+        f"{target.url} answers {response.status} ({why}); what was not accepted before is still here"
+    )
 
 
 def _connection(host: str, port: int | None, context: ssl.SSLContext | None) -> http.client.HTTPConnection:

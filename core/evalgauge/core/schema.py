@@ -17,10 +17,16 @@ MODELS = {
     "pack": "evalgauge.core.pack.model:Pack",
     "mapping": "evalgauge.core.mapping:Mapping",
     "config": "evalgauge.core.config:config_model",
+    "test": "evalgauge.core.casefile:CaseFile",
 }
 """Kind of file → the model that reads it, or a function that makes it of what is installed."""
 
-_TITLES = {"pack": "evalgauge pack", "mapping": "evalgauge mapping", "config": "evalgauge configuration"}
+_TITLES = {
+    "pack": "evalgauge pack",
+    "mapping": "evalgauge mapping",
+    "config": "evalgauge configuration",
+    "test": "evalgauge test",
+}
 
 
 class _Strict(GenerateJsonSchema):
@@ -55,7 +61,7 @@ def schema_text(kind: str) -> str:
     return json.dumps(schema_of(kind), indent=2, ensure_ascii=False) + "\n"
 
 
-def _plain_titles(node: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _plain_titles(node: Any) -> Any:
     """Without the titles that pydantic makes of key names, which say nothing that the key does not."""
     if isinstance(node, list):
         return [_plain_titles(one) for one in node]

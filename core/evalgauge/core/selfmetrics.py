@@ -83,7 +83,7 @@ class SelfMetrics:
         with self._lock:
             series = self._series(name, labels)
             spec = self._specs[name]
-            assert isinstance(spec, HistogramSpec)
+            assert isinstance(spec, HistogramSpec)  # noqa: S101 - for the type checker, and against a fault of the caller
             series.buckets[bisect.bisect_left(spec.buckets, value)] += 1
             series.value += value
 

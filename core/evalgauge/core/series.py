@@ -35,6 +35,7 @@ class Encoder(dict[Any, int]):
         """Length of all values: what they cost in memory."""
 
     def __missing__(self, value: Hashable) -> int:
+        """Give a new value the next code."""
         code = self[value] = self._new(self._translate(value))
         self.characters += len(value) if isinstance(value, str) else 0
         return code
@@ -63,6 +64,7 @@ class ScalarEncoder(Encoder):
         self._typed: dict[tuple[type, Hashable], int] = {}
 
     def __missing__(self, value: Hashable) -> int:
+        """Give a new value the next code, told apart by its type too: `1` and `true` are equal as keys."""
         if value is None or isinstance(value, str):
             return super().__missing__(value)
         key = (type(value), value)
@@ -137,7 +139,7 @@ class LocalIndex:
         codes = np.concatenate(self._codes) if self._codes else np.empty((0, len(sizes)), np.intp)
         if sum(self._bits) <= _DENSE_BITS:
             self._table = np.zeros(1 << sum(self._bits), np.int32)
-            self._table[self._packed(codes.T)] = np.arange(1, len(codes) + 1, dtype=np.int32)
+            self._table[self._packed(list(codes.T))] = np.arange(1, len(codes) + 1, dtype=np.int32)
         else:
             self._table, self._codes = None, []
             self._sparse = {tuple(row): slot for slot, row in enumerate(codes.tolist())}

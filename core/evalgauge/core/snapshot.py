@@ -6,8 +6,7 @@ import contextlib
 import os
 import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -16,6 +15,9 @@ from evalgauge.core.errors import StateError
 from evalgauge.core.flight import Phase
 from evalgauge.core.sqlite_store import FILE, FORMAT, connect, fault, lock_folder, set_aside
 from evalgauge.core.table import PageKind
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class TableSize(NamedTuple):
@@ -58,7 +60,9 @@ def contents(folder: Path) -> Contents:
         db.execute("BEGIN").fetchall()  # one view of all tables
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         sizes: dict[str, list[int]] = {}
-        for meaning, count, size in db.execute("SELECT meaning, count(*), sum(length(data)) FROM pages GROUP BY meaning"):
+        for meaning, count, size in db.execute(
+            "SELECT meaning, count(*), sum(length(data)) FROM pages GROUP BY meaning"
+        ):
             sizes[meaning] = [0, count, size]
         labels = "SELECT meaning, data FROM pages WHERE kind = ?"
         for meaning, data in db.execute(labels, (PageKind.LABELS.value,)):
@@ -82,7 +86,9 @@ def contents(folder: Path) -> Contents:
             positions=positions,
             digests=db.execute("SELECT coalesce(sum(length(data)), 0) / 16 FROM digests").fetchone()[0],
             dead_letters=db.execute("SELECT count(*) FROM dead_letters").fetchone()[0],
-            set_aside=sorted(one.name for one in folder.glob(f"{FILE}.*-*") if not one.name.endswith(("-wal", "-shm"))),
+            set_aside=sorted(
+                one.name for one in folder.glob(f"{FILE}.*-*") if not one.name.endswith(("-wal", "-shm"))
+            ),
         )
 
 

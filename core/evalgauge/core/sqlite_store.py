@@ -168,7 +168,7 @@ class SqliteStore:
                 self._trim_digests(commit)
             if commit.dead_letters:
                 db.executemany(
-                    f"INSERT INTO dead_letters ({LETTER[8:]}) VALUES (?{', ?' * 11})",
+                    f"INSERT INTO dead_letters ({LETTER[8:]}) VALUES (?{', ?' * 11})",  # noqa: S608 - constants, no values
                     (astuple(letter)[:-1] for letter in commit.dead_letters),
                 )
             dropped = self._trim_letters(commit, limits)
@@ -201,10 +201,10 @@ class SqliteStore:
         if not commit.dead_letters:
             return dropped
         for cause, most, amount in (("number", limits.number, "1"), ("size", limits.bytes, "length(data)")):
-            excess = db.execute(f"SELECT coalesce(sum({amount}), 0) FROM dead_letters").fetchone()[0] - most
+            excess = db.execute(f"SELECT coalesce(sum({amount}), 0) FROM dead_letters").fetchone()[0] - most  # noqa: S608 - constants, no values
             if excess <= 0:
                 continue
-            for number, one in db.execute(f"SELECT number, {amount} FROM dead_letters ORDER BY number"):
+            for number, one in db.execute(f"SELECT number, {amount} FROM dead_letters ORDER BY number"):  # noqa: S608 - constants, no values
                 excess -= one
                 if excess <= 0:
                     dropped[cause] = db.execute(

@@ -89,7 +89,8 @@ class Table:
 
     def touch(self, slots: NDArray[np.intp]) -> None:
         """Say that the values of `slots` changed."""
-        self._dirty.update(np.unique(slots >> PAGE_BITS).tolist())
+        pages = slots >> PAGE_BITS
+        self._dirty.update(pages.tolist() if len(pages) < PAGE else np.unique(pages).tolist())
 
     def touch_extras(self, slots: Iterable[int]) -> None:
         """Say that rare sums or exemplars of `slots` changed."""

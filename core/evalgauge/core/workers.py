@@ -76,7 +76,7 @@ class WorkerPool:
         if isinstance(result, OSError):
             raise result
         if isinstance(result, BaseException):
-            msg = f"worker {number} failed on {chunk.partition}: {type(result).__name__}: {result}"
+            msg = f"worker {number} failed on {chunk.partition}: {result}"
             raise WorkerFailedError(msg) from result
         self._pending.popleft()
         return name, chunk, result, number
@@ -123,6 +123,8 @@ class _Worker:
                 self.results.put(self._take.recv())
         except (EOFError, OSError):
             self.results.put(WorkerFailedError("the process ended"))
+        except Exception as error:  # what cannot be read must not be waited for  # noqa: BLE001 - a plug-in may raise anything
+            self.results.put(error)
 
     def close(self) -> None:
         self._give.close()
@@ -151,5 +153,8 @@ def _work(plans: dict[str, Plan], take: Connection, give: Connection) -> None:
             give.send(reducer.reduce(work))
         except BrokenPipeError:
             return
-        except Exception as error:
+        except OSError as error:
             give.send(error)
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+            # Only its words: an exception of a plug-in may not be made to cross between processes.
+            give.send(WorkerFailedError(f"{type(error).__name__}: {error}"))

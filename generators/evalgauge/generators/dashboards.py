@@ -129,7 +129,7 @@ def _panels(pack: Pack, spec: DashboardSpec) -> list[grafana.Panel]:
     return panels
 
 
-def _cleaned(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _cleaned(value: Any) -> Any:
     """Without what grafanalib writes for nothing; a threshold's first step has the value null and keeps it."""
     if isinstance(value, list):
         return [_cleaned(item) for item in value]

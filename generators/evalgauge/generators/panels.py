@@ -28,7 +28,7 @@ _REDUCE = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 class Query(grafana.Target):  # type: ignore[misc] # grafanalib has no types
     """A Prometheus query with what Grafana's editor keeps of it, and exemplars, which grafanalib's target lacks."""
 
-    def __init__(self, *, exemplar: bool, **fields: Any) -> None:  # noqa: ANN401 - grafanalib has no types
+    def __init__(self, *, exemplar: bool, **fields: Any) -> None:
         super().__init__(**fields)
         self.exemplar = exemplar
 
@@ -56,14 +56,14 @@ class Visual(grafana.Panel):  # type: ignore[misc] # grafanalib has no types
         kind: str,
         options: dict[str, Any],
         defaults: dict[str, Any] | None = None,
-        **fields: Any,  # noqa: ANN401 - grafanalib has no types
+        **fields: Any,
     ) -> None:
         super().__init__(**fields)
         self.kind = kind
         self.defaults = defaults or {}
         self.options = options
 
-    def to_json_data(self) -> Any:  # noqa: ANN401 - JSON
+    def to_json_data(self) -> Any:
         """The general panel with this kind's options."""
         return self.panel_json(
             {

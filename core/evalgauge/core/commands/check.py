@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from evalgauge.core.document import in_order
 from evalgauge.core.errors import ConfigError, DocumentError, EvalgaugeError, Problem
 from evalgauge.core.export import ExporterContext, StatusReport
 from evalgauge.core.mapping_check import load_mapping
-from evalgauge.core.pack.loader import OWN_PACK, LoadedPack, load, load_packs, within_reach
+from evalgauge.core.pack.loader import LoadedPack, load, load_packs, within_reach
+from evalgauge.core.pack.names import OWN_PACK
 from evalgauge.core.pack.summary import summary
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ def command(config_path: Path | None, pack_names: tuple[str, ...], mapping: str 
     Prints what would run and exits with 0, or prints every fault with its place and exits with 2.
     """
     if config_path is None and not pack_names:
-        raise click.UsageError("say what to check: --config evalgauge.yaml, or --pack with or without --mapping")
+        raise click.UsageError(
+            "say what to check: --config evalgauge.yaml, or --pack with or without --mapping"
+        )
     faults = _Faults()
     config: Config | None = None
     names = list(pack_names)
@@ -66,7 +70,7 @@ class _Faults:
     problems: list[Problem] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
-    def of(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the work gives, None where it failed
+    def of(self, work: Callable[[], Any]) -> Any:
         """Do something, and note its faults."""
         try:
             return work()
@@ -96,7 +100,9 @@ def _configuration(path: Path, packs: list[str], faults: _Faults) -> tuple[Confi
     given = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     config: Config | None = faults.of(lambda: validated(*layers))
     if config is not None and not config.inputs:
-        faults.problems.append(document.problem((), "there are no inputs: nothing would be counted", "Give `inputs:`."))
+        faults.problems.append(
+            document.problem((), "there are no inputs: nothing would be counted", "Give `inputs:`.")
+        )
     return config, given
 
 
@@ -104,14 +110,18 @@ def _mappings(config: Config, names: list[str], faults: _Faults) -> None:
     for one in config.inputs.values():
         if one.mapping is not None:
             pushes = plugins.load(plugins.COLLECTORS, one.type).pushes
-            faults.of(lambda one=one, pushes=pushes: load_mapping(one.mapping, load_packs(names), pushes=pushes))
+            faults.of(partial(_mapping, one.mapping, names, pushes=pushes))
+
+
+def _mapping(path: str, names: list[str], *, pushes: bool) -> None:
+    load_mapping(path, load_packs(names), pushes=pushes)
 
 
 def _parts(config: Config, faults: _Faults) -> None:
     """Build every input and exporter without starting it: certificates, tokens and addresses are looked at then."""
     for name, one in config.inputs.items():
         context = InputContext(name, {}, _NoSink(), threading.Event(), InputStatus())
-        faults.of(lambda one=one, context=context: plugins.load(plugins.COLLECTORS, one.type)(one, context))
+        faults.of(partial(plugins.load(plugins.COLLECTORS, one.type), one, context))
     outside = ExporterContext(
         snapshot=list,
         request_commit=lambda: None,
@@ -121,7 +131,7 @@ def _parts(config: Config, faults: _Faults) -> None:
         observe_scrape=lambda _: None,
     )
     for one in config.exporters.values():
-        faults.of(lambda one=one: plugins.load(plugins.EXPORTERS, one.type)(one, outside))
+        faults.of(partial(plugins.load(plugins.EXPORTERS, one.type), one, outside))
     owners: dict[str, str] = {}
     for kind, parts in (("input", config.inputs), ("exporter", config.exporters)):
         for name, one in parts.items():
@@ -130,7 +140,9 @@ def _parts(config: Config, faults: _Faults) -> None:
                 continue
             owner = owners.setdefault(str(listen), f"{kind} `{name}`")
             if owner != f"{kind} `{name}`":
-                faults.others.append(f"{owner} and {kind} `{name}` both listen on {listen}: give one another port")
+                faults.others.append(
+                    f"{owner} and {kind} `{name}` both listen on {listen}: give one another port"
+                )
 
 
 class _NoSink:
@@ -148,7 +160,9 @@ class _NoSink:
 def _report(config: Config | None, loaded: list[LoadedPack], mapping: str | None) -> Iterator[str]:
     if config is not None:
         yield "Inputs"
-        yield options.table(["name", "type", "from", "what holds"], [_input(n, o) for n, o in config.inputs.items()])
+        yield options.table(
+            ["name", "type", "from", "what holds"], [_input(n, o) for n, o in config.inputs.items()]
+        )
     yield "Packs"
     rows = []
     together = 0
@@ -158,7 +172,16 @@ def _report(config: Config | None, loaded: list[LoadedPack], mapping: str | None
         together += series
         counts = [str(len(found[key])) for key in ("events", "metrics", "recording", "alerts")]
         rows.append([one.pack.pack, str(one.pack.version), one.source, *counts, f"{series:,}"])
-    head = ["pack", "version", "from", "event types", "metrics", "recording rules", "alerts", "series at most"]
+    head = [
+        "pack",
+        "version",
+        "from",
+        "event types",
+        "metrics",
+        "recording rules",
+        "alerts",
+        "series at most",
+    ]
     yield options.table(head, rows, right=(3, 4, 5, 6, 7))
     if config is None:
         yield f"Sound: {len(loaded)} {'pack' if len(loaded) == 1 else 'packs'}{' and the mapping' if mapping else ''}."
@@ -174,14 +197,17 @@ def _report(config: Config | None, loaded: list[LoadedPack], mapping: str | None
     state = config.state
     yield "State"
     yield f"  {Path(state.folder).absolute()}: {_folder(Path(state.folder))}"
-    yield f"  a commit at least each {state.commit_interval:g} s while events flow; on_state_loss: {state.on_state_loss}"
+    yield f"  a commit each {state.commit_interval:g} s while events flow; on_state_loss: {state.on_state_loss}"
     letters = config.dead_letters
-    yield f"  dead letters: {letters.number:,} of at most {letters.size / 2**20:,.0f} MiB, for {letters.age / 86400:g} days"
+    bounds = (
+        f"{letters.number:,} of at most {letters.size / 2**20:,.0f} MiB, for {letters.age / 86400:g} days"
+    )
+    yield f"  dead letters: {bounds}"
     workers = config.engine.workers
     yield f"Sound. {workers} {'process decodes' if workers == 1 else 'processes decode'}; at most {together:,} series."
 
 
-def _input(name: str, one: Any) -> list[str]:  # noqa: ANN401 - an input of the configuration's union
+def _input(name: str, one: Any) -> list[str]:
     pushes = plugins.load(plugins.COLLECTORS, one.type).pushes
     said = ["pushed, answered after the commit" if pushes else "read, goes on from its committed position"]
     deduplicate = pushes if one.deduplicate is None else one.deduplicate
@@ -192,7 +218,7 @@ def _input(name: str, one: Any) -> list[str]:  # noqa: ANN401 - an input of the 
     return [name, one.type, _address(one), "; ".join(said)]
 
 
-def _address(one: Any) -> str:  # noqa: ANN401 - an input or exporter of the configuration's union
+def _address(one: Any) -> str:
     """Where it reads, listens or sends, in the words of its own configuration."""
     for key in ("listen", "path", "url", "address"):
         found = getattr(one, key, None)

@@ -36,15 +36,23 @@ def _filters(function: options.F) -> options.F:
     for option in (
         click.option("--newer", type=options.Age(), help="Refused within this time, such as 1h."),
         click.option("--older", type=options.Age(), help="Refused longer ago than this, such as 7d."),
-        click.option("--type", "type_", metavar="TYPE", help="Of this event type; _unknown for undeclared ones."),
-        click.option("--reason", type=click.Choice([one.value for one in Reason]), metavar="REASON", help="For this reason."),
+        click.option(
+            "--type", "type_", metavar="TYPE", help="Of this event type; _unknown for undeclared ones."
+        ),
+        click.option(
+            "--reason",
+            type=click.Choice([one.value for one in Reason]),
+            metavar="REASON",
+            help="For this reason.",
+        ),
         click.option("--input", "input_", metavar="NAME", help="From this input."),
     ):
         function = option(function)
     return function
 
 
-def _wanted(
+def _wanted(  # noqa: PLR0913 - they belong together
+    *,
     numbers: Iterable[int],
     input_: str | None,
     reason: str | None,
@@ -69,12 +77,17 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
 
 
-@command.command(name="list", epilog="Example: evalgauge deadletter list --state /var/lib/evalgauge --newer 1h")
+@command.command(
+    name="list", epilog="Example: evalgauge deadletter list --state /var/lib/evalgauge --newer 1h"
+)
 @options.state
 @_filters
-@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="Newest letters shown; 0 is all.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=50, show_default=True, help="Newest letters shown; 0 is all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_letters(  # noqa: PLR0913
+    *,
     state: Path | None,
     config_path: Path | None,
     input_: str | None,
@@ -83,11 +96,10 @@ def list_letters(  # noqa: PLR0913
     older: float | None,
     newer: float | None,
     limit: int,
-    *,
     as_json: bool,
 ) -> None:
     """List refused events, oldest first."""
-    wanted = _wanted((), input_, reason, type_, older, newer)
+    wanted = _wanted(numbers=(), input_=input_, reason=reason, type_=type_, older=older, newer=newer)
     with closing(DeadLetterBox(options.state_folder(state, config_path))) as box:
         count = box.count(wanted)
         found = box.newest(wanted, limit or -1)
@@ -109,7 +121,9 @@ def list_letters(  # noqa: PLR0913
             for one in found
         ]
         click.echo(options.table(head, rows, right=(0,)))
-    click.echo(f"{len(found)} of {count} shown." if count > len(found) else f"{count} dead letters.", err=True)
+    click.echo(
+        f"{len(found)} of {count} shown." if count > len(found) else f"{count} dead letters.", err=True
+    )
 
 
 @command.command(epilog="Example: evalgauge deadletter show 17 --state /var/lib/evalgauge")
@@ -122,7 +136,9 @@ def show(number: int, state: Path | None, config_path: Path | None, *, raw: bool
     with closing(DeadLetterBox(options.state_folder(state, config_path))) as box:
         letter = next(box.letters(Wanted((number,))), None)
     if letter is None:
-        raise EvalgaugeError(f"there is no dead letter {number}: it was purged, replayed, or dropped by the limits")
+        raise EvalgaugeError(
+            f"there is no dead letter {number}: it was purged, replayed, or dropped by the limits"
+        )
     if raw:
         sys.stdout.buffer.write(letter.data)
         return
@@ -154,10 +170,21 @@ def show(number: int, state: Path | None, config_path: Path | None, *, raw: bool
 @options.state
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Every letter.")
-@click.option("--url", metavar="URL", help="Send to this door of a running process, such as http://127.0.0.1:8080/v1/events.")
-@click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="File with the door's bearer token.")
-@click.option("--ca-file", type=click.Path(path_type=Path, exists=True), help="Certificates that the door's must come from.")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Send to this door of a running process, such as http://127.0.0.1:8080/v1/events.",
+)
+@click.option(
+    "--token-file", type=click.Path(path_type=Path, exists=True), help="File with the door's bearer token."
+)
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, exists=True),
+    help="Certificates that the door's must come from.",
+)
 def replay(  # noqa: PLR0913
+    *,
     numbers: tuple[int, ...],
     state: Path | None,
     config_path: Path | None,
@@ -169,7 +196,6 @@ def replay(  # noqa: PLR0913
     url: str | None,
     token_file: Path | None,
     ca_file: Path | None,
-    *,
     everything: bool,
 ) -> None:
     """Send the original bytes again, after the pack, the mapping or the sender's fault was mended.
@@ -179,13 +205,15 @@ def replay(  # noqa: PLR0913
     With --url a running process counts them. Without it none may run: they are counted here, by the packs and
     inputs of --config, and each letter goes in the same transaction in which its event is counted.
     """
-    wanted = _wanted(numbers, input_, reason, type_, older, newer)
+    wanted = _wanted(numbers=numbers, input_=input_, reason=reason, type_=type_, older=older, newer=newer)
     if wanted.everything and not everything:
         raise click.UsageError("say which: numbers, --reason, --input, --type, --older, --newer, or --all")
     folder = options.state_folder(state, config_path)
     if url is None:
         if config_path is None:
-            raise click.UsageError("--config says by which packs they are counted; or --url, which process counts them")
+            raise click.UsageError(
+                "--config says by which packs they are counted; or --url, which process counts them"
+            )
         config = load_config(config_path, state__folder=str(folder))
         logs.set_up("warning", "console")
         outcome = replay_here(config, wanted)
@@ -197,7 +225,9 @@ def replay(  # noqa: PLR0913
 
 
 def _tell(outcome: Outcome) -> None:
-    click.echo(f"{outcome.accepted} accepted, {outcome.duplicate} counted before, {len(outcome.refused)} refused again")
+    click.echo(
+        f"{outcome.accepted} accepted, {outcome.duplicate} counted before, {len(outcome.refused)} refused again"
+    )
     for number, reason, detail in outcome.refused:
         click.echo(f"  {number}: {reason}: {options.printable(detail)}")
     for number, why in outcome.impossible:
@@ -211,6 +241,7 @@ def _tell(outcome: Outcome) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every letter.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(  # noqa: PLR0913
+    *,
     numbers: tuple[int, ...],
     state: Path | None,
     config_path: Path | None,
@@ -219,12 +250,11 @@ def purge(  # noqa: PLR0913
     type_: str | None,
     older: float | None,
     newer: float | None,
-    *,
     everything: bool,
     yes: bool,
 ) -> None:
     """Throw dead letters away, whether or not a process runs."""
-    wanted = _wanted(numbers, input_, reason, type_, older, newer)
+    wanted = _wanted(numbers=numbers, input_=input_, reason=reason, type_=type_, older=older, newer=newer)
     if wanted.everything and not everything:
         raise click.UsageError("say which: numbers, --reason, --input, --type, --older, --newer, or --all")
     with closing(DeadLetterBox(options.state_folder(state, config_path))) as box:

@@ -15,7 +15,10 @@ def with_defaults(path: Path | None, environment: Mapping[str, str]) -> dict[str
     """Overrides for `load_config`: inputs and exporters, each where neither a file nor the environment names any."""
     if path is not None:
         return {}
-    found: dict[str, Any] = {"inputs": {"http": {"type": "http"}}, "exporters": {"prometheus": {"type": "prometheus"}}}
+    found: dict[str, Any] = {
+        "inputs": {"http": {"type": "http"}},
+        "exporters": {"prometheus": {"type": "prometheus"}},
+    }
     return {
         section: parts
         for section, parts in found.items()

@@ -35,27 +35,41 @@ def config(function: F) -> F:
 def packs(function: F) -> F:
     """`--pack`, once for each pack."""
     return click.option(
-        "--pack", "-p", "pack_names", multiple=True, metavar="NAME|FILE", help="A built-in pack by name, another by path."
+        "--pack",
+        "-p",
+        "pack_names",
+        multiple=True,
+        metavar="NAME|FILE",
+        help="A built-in pack by name, another by path.",
     )(function)
 
 
 def mapping(function: F) -> F:
     """`--mapping`."""
-    return click.option("--mapping", "-m", metavar="FILE", help="Mapping for events of another shape.")(function)
+    return click.option("--mapping", "-m", metavar="FILE", help="Mapping for events of another shape.")(
+        function
+    )
 
 
 def state(function: F) -> F:
     """`--state` and `--config`, of which either names the state folder."""
     folder = click.option(
-        "--state", type=click.Path(path_type=Path), metavar="FOLDER", help="State folder; else the configuration's."
+        "--state",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="State folder; else the configuration's.",
     )
     return config(folder(function))
 
 
 def log_flags(function: F) -> F:
     """`--log-level` and `--log-format`."""
-    level = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
-    form = click.option("--log-format", type=click.Choice(["console", "json"]), help="json has ECS field names.")
+    level = click.option(
+        "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info."
+    )
+    form = click.option(
+        "--log-format", type=click.Choice(["console", "json"]), help="json has ECS field names."
+    )
     return level(form(function))
 
 
@@ -68,7 +82,7 @@ def state_folder(state: Path | None, config_path: Path | None) -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or StateConfig().folder)
 
 
-class Age(click.ParamType):
+class Age(click.ParamType[float]):
     """A duration such as `1h30m`, in seconds."""
 
     name = "AGE"
@@ -83,7 +97,9 @@ class Age(click.ParamType):
 
 def printable(text: str) -> str:
     r"""Text from outside as one line that cannot steer a terminal: control characters become `\x1b` and the like."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text)
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text
+    )
 
 
 def table(head: list[str], rows: list[list[str]], right: tuple[int, ...] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,9 @@ from evalgauge.core.commands.defaults import with_defaults
 from evalgauge.core.config import Config, load_config
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.process import Process
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(
@@ -30,6 +33,7 @@ from evalgauge.core.process import Process
 )
 @options.log_flags
 def command(  # noqa: PLR0913
+    *,
     config_path: Path | None,
     pack_names: tuple[str, ...],
     state: str | None,
@@ -57,7 +61,9 @@ def command(  # noqa: PLR0913
             log__format=log_format,
         )
         if not config.inputs:
-            raise ConfigError("there are no inputs: nothing would be counted. Give `inputs:` in the configuration.")
+            raise ConfigError(
+                "there are no inputs: nothing would be counted. Give `inputs:` in the configuration."
+            )
         return config
 
     loaded = read()

@@ -54,11 +54,16 @@ def show(state: Path | None, config_path: Path | None, *, as_json: bool) -> None
     if found.tables:
         click.echo("\nTables")
         head = ["metric", "series", "pages", "bytes", "meaning"]
-        rows = [[t.metric, f"{t.series:,}", f"{t.pages:,}", f"{t.bytes:,}", t.meaning[:12]] for t in found.tables]
+        rows = [
+            [t.metric, f"{t.series:,}", f"{t.pages:,}", f"{t.bytes:,}", t.meaning[:12]] for t in found.tables
+        ]
         click.echo(options.table(head, rows, right=(1, 2, 3)))
     if found.positions:
         click.echo("\nPositions")
-        rows = [[name, options.printable(part), options.shortened(options.printable(position))] for name, part, position in found.positions]
+        rows = [
+            [name, options.printable(part), options.shortened(options.printable(position))]
+            for name, part, position in found.positions
+        ]
         click.echo(options.table(["input", "partition", "position"], rows))
     if found.set_aside:
         click.echo(f"\nSet aside earlier: {', '.join(found.set_aside)}")
@@ -96,7 +101,10 @@ def reset(state: Path | None, config_path: Path | None, *, forget_loss: bool, ye
         return
     snapshot.present(folder)
     if not yes:
-        click.confirm(f"Begin at zero in {folder}: counters restart, and files are read from their beginning?", abort=True)
+        click.confirm(
+            f"Begin at zero in {folder}: counters restart, and files are read from their beginning?",
+            abort=True,
+        )
     aside = snapshot.reset(folder)
     click.echo(f"The old state is now {aside}; delete it when it is no longer wanted.")
 

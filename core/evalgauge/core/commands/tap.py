@@ -35,18 +35,20 @@ _CHUNK = 256 << 10
 @click.argument("files", nargs=-1, required=True, metavar="FILE…|-")
 @options.packs
 @options.mapping
-@click.option("--follow", "-f", is_flag=True, help="Go on as files grow and are rotated; begins at their end.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on as files grow and are rotated; begins at their end."
+)
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only events of this type.")
 @click.option("--refused-only", is_flag=True, help="Only events that are refused or of an unknown type.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event.")
 def command(  # noqa: PLR0913
+    *,
     files: tuple[str, ...],
     pack_names: tuple[str, ...],
     mapping: str | None,
     types: tuple[str, ...],
     limit: int | None,
-    *,
     follow: bool,
     refused_only: bool,
     as_json: bool,
@@ -61,7 +63,12 @@ def command(  # noqa: PLR0913
     logs.set_up("warning", "console")
     packs = load_packs(list(pack_names))
     observer = Observer(packs, None if mapping is None else load_mapping(mapping, packs))
-    reading = {"type": "file", "path": list(files), "follow": follow, "start_at": "end" if follow else "beginning"}
+    reading = {
+        "type": "file",
+        "path": list(files),
+        "follow": follow,
+        "start_at": "end" if follow else "beginning",
+    }
     config = load_config(None, {}, packs=list(pack_names), inputs={INPUT: reading}).inputs[INPUT]
     show = _as_json if as_json else _as_line
     sink = _Show(observer, show, _Filter(types, refused_only=refused_only), limit)

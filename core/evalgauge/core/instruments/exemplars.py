@@ -52,7 +52,8 @@ class LastExemplars:
         self, columns: Columns, group: Rows, values: NDArray[np.float64], place: int
     ) -> tuple[int, Exemplar] | None:
         row = place if group.rows is None else int(group.rows[place])
-        found = _TRACEPARENT.fullmatch((columns.traceparents() or [])[row] or "")
+        text = (columns.traceparents() or [])[row]
+        found = _TRACEPARENT.fullmatch(text) if isinstance(text, str) else None
         # An all-zero id is invalid by the same standard.
         if found is None or not int(found[1], 16) or not int(found[2], 16):
             return None

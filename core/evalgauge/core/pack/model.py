@@ -121,7 +121,7 @@ Condition = Annotated[
 """A `Comparison`, or a plain value for equality, or a list for membership."""
 
 
-def _filter_kind(value: Any) -> str:  # noqa: ANN401 - whatever the file holds
+def _filter_kind(value: Any) -> str:
     if isinstance(value, AllOf | AnyOf | Not):
         return {AllOf: "all", AnyOf: "any", Not: "not"}[type(value)]
     if isinstance(value, dict) and len(value) == 1:

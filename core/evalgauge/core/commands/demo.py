@@ -1,0 +1,276 @@
+"""`evalgauge demo`: the main job on made-up events, with nothing to set up."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from typing import NamedTuple
+
+import click
+
+from evalgauge.core import logs
+from evalgauge.core.commands import options
+from evalgauge.core.config import load_config
+from evalgauge.core.demo.evaluations import Evaluations
+from evalgauge.core.demo.judgments import Judgments
+from evalgauge.core.demo.live import Live, Samples, scrape
+from evalgauge.core.demo.sender import Sender
+from evalgauge.core.demo.timeline import Timeline
+from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.process import Process
+
+METRICS = "127.0.0.1:9464"
+DOOR = "127.0.0.1:8080"
+DOOR_PATH = "/v1/events"
+_EVALUATIONS_SHARE = 0.02
+"""Evaluations begun for each judgment: each of them is some twenty events."""
+_COLUMNS = (
+    "time",
+    "judgments",
+    "per s",
+    "failed",
+    "p95",
+    "confidence",
+    "comparisons",
+    "active",
+    "refused",
+    "series",
+)
+_WIDTHS = (6, 11, 8, 8, 8, 12, 13, 8, 9, 8)
+
+
+@click.command(
+    epilog="Example: evalgauge demo --for 30s --rate 200 --seed 7",
+    short_help="Show the main job on made-up events, with nothing to set up.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
+@click.option(
+    "--for", "duration", type=options.Age(), default="60s", show_default=True, help="How long; 0 is for ever."
+)
+@click.option(
+    "--rate", type=click.FloatRange(0.1, 20_000), default=50, show_default=True, help="Judgments a second."
+)
+@click.option(
+    "--speed", type=click.FloatRange(0.1, 100), default=1, show_default=True, help="How fast demo time goes."
+)
+@click.option(
+    "--listen", metavar="HOST:PORT", help=f"Address of /metrics; default {METRICS}, or a free port."
+)
+@click.option(
+    "--door", metavar="HOST:PORT", help=f"Address that takes events; default {DOOR}, or a free port."
+)
+@options.log_flags
+def command(  # noqa: PLR0913 - they belong together
+    *,
+    seed: int,
+    duration: float,
+    rate: float,
+    speed: float,
+    listen: str | None,
+    door: str | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Run evalgauge on loopback with state in a temporary folder, and send it judgments and evaluations over HTTP.
+
+    Each minute of demo time has a rush and an incident, in which judgments by language models get slow and fail.
+    A share of the events is wrong on purpose: it is refused, and the rest counts. The numbers are read from
+    /metrics as Prometheus would; in the end they must be what was acknowledged.
+    """
+    logs.set_up(log_level or "warning", log_format or "console")
+    addresses = _Addresses(listen or _free(METRICS), door or _free(DOOR))
+    timeline = Timeline(Judgments(seed, rate), Evaluations(seed, rate * _EVALUATIONS_SHARE))
+    sender = Sender(timeline, addresses.events, speed)
+    with tempfile.TemporaryDirectory(prefix="evalgauge-demo-") as folder:
+        process = Process(
+            load_config(
+                None,
+                {},
+                packs=["judgment", "ahp"],
+                inputs={"door": {"type": "http", "listen": addresses.door, "path": DOOR_PATH}},
+                exporters={"metrics": {"type": "prometheus", "listen": addresses.metrics}},
+                state__folder=folder,
+                shutdown_timeout=3,
+            )
+        )
+        show = _Show(addresses, sender, seed, duration, folder)
+        _play(process, sender, duration, show)
+    sys.exit(show.end())
+
+
+class _Addresses(NamedTuple):
+    metrics: str
+    door: str
+
+    @property
+    def scrape(self) -> str:
+        return f"http://{_reachable(self.metrics)}/metrics"
+
+    @property
+    def events(self) -> str:
+        return f"http://{_reachable(self.door)}{DOOR_PATH}"
+
+
+def _reachable(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host or '127.0.0.1'}:{port}"
+
+
+def _free(address: str) -> str:
+    """The address if nobody listens there, else the same host with a free port."""
+    host, _, port = address.rpartition(":")
+    for number in (int(port), 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, number))
+            return f"{host}:{probe.getsockname()[1]}"
+    return f"{host}:0"
+
+
+def _play(process: Process, sender: Sender, duration: float, show: _Show) -> None:
+    """Run the process here, in the main thread, and the sender beside it, until the time is over or Ctrl-C."""
+    stop = threading.Event()
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _wait_until_up(show.addresses.scrape, stop)
+            show.begin()
+            watcher = threading.Thread(target=show.watch, args=(stop,), name="watch", daemon=True)
+            watcher.start()
+            sender.play(duration, stop)
+            stop.set()
+            watcher.join()
+            show.last_look()
+        except BaseException as error:  # noqa: BLE001 - a plug-in may raise anything
+            failure.append(error)
+        finally:
+            process.end()
+
+    def interrupted(*_: object) -> None:
+        show.interrupted = True
+        stop.set()
+
+    worker = threading.Thread(target=work, name="demo", daemon=True)
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
+    worker.start()
+    try:
+        process.run()
+    finally:
+        stop.set()
+    worker.join()
+    if failure:
+        raise failure[0]
+
+
+def _wait_until_up(url: str, stop: threading.Event) -> None:
+    end = time.monotonic() + 20
+    while not stop.is_set():
+        try:
+            scrape(url)
+        except OSError as error:
+            if time.monotonic() > end:
+                raise EvalgaugeError(f"{url} does not answer: {error}") from error
+            stop.wait(0.05)
+        else:
+            return
+
+
+class _Show:
+    """What the demo prints."""
+
+    def __init__(
+        self, addresses: _Addresses, sender: Sender, seed: int, duration: float, folder: str
+    ) -> None:
+        self.addresses = addresses
+        self.interrupted = False
+        self._sender, self._seed, self._duration, self._folder = sender, seed, duration, folder
+        self._every = min(5.0, max(1.0, duration / 12)) if duration else 5.0
+        self._begun = 0.0
+        self._looked = 0.0
+        self._samples: Samples = {}
+
+    def begin(self) -> None:
+        """Say where everything is."""
+        length = f"{self._duration:g} s" if self._duration else "until"
+        click.echo(f"evalgauge demo, seed {self._seed}, {length} (Ctrl-C ends it)\n")
+        door = self.addresses.events
+        for name, text in (
+            ("metrics", self.addresses.scrape),
+            ("status", self.addresses.scrape.removesuffix("metrics")),
+            ("events", f"{door} (takes yours too)"),
+            ("refused", f"evalgauge deadletter list --state {self._folder}"),
+        ):
+            click.echo(f"  {name:8} {text}")
+        click.echo("\n" + "".join(name.rjust(width) for name, width in zip(_COLUMNS, _WIDTHS, strict=True)))
+        self._begun = self._looked = time.monotonic()
+        self._samples = scrape(self.addresses.scrape)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Print a row now and then."""
+        while not stop.wait(self._every):
+            with contextlib.suppress(OSError):
+                self._row()
+
+    def last_look(self) -> None:
+        """Look once more when everything sent is acknowledged, and so is committed and shown."""
+        self._row()
+
+    def _row(self) -> None:
+        now = time.monotonic()
+        samples = scrape(self.addresses.scrape)
+        live = Live(samples, self._samples, now - self._looked)
+        self._samples, self._looked = samples, now
+        executed = "judgment_executions_total"
+        new = live.change(executed)
+        failed = new - live.change(executed, status="success")
+        slow = live.quantile("judgment_duration_seconds", 0.95)
+        confidence = live.mean("judgment_confidence_ratio")
+        ours = sum(1 for name, _ in samples if name.startswith(("judgment_", "ahp_")))
+        elapsed = round(now - self._begun)
+        cells = (
+            f"{elapsed // 60}:{elapsed % 60:02}",
+            f"{live.total(executed):,.0f}",
+            f"{live.rate(executed):,.1f}",
+            f"{100 * failed / new:.1f} %" if new else "-",
+            f"{slow:.2f} s" if slow is not None else "-",
+            f"{confidence:.2f}" if confidence is not None else "-",
+            f"{live.total('ahp_comparisons_total'):,.0f}",
+            f"{live.total('ahp_evaluations_active'):,.0f}",
+            f"{live.total('evalgauge_events_rejected_total'):,.0f}",
+            f"{ours:,}",
+        )
+        click.echo("".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True)))
+
+    def end(self) -> int:
+        """Print the summary; the exit code: 1 where the metrics do not say what was acknowledged."""
+        sent = self._sender.sent
+        live = Live(self._samples, {}, 0)
+        told = {name: int(live.total(f"evalgauge_events_{name}_total")) for name in ("accepted", "rejected")}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(sent.reasons.items()))
+        click.echo(
+            f"\nSent {sent.events:,} events over HTTP: {sent.accepted:,} accepted, {sent.rejected:,} refused",
+            nl=False,
+        )
+        click.echo(f" ({reasons})." if reasons else ".")
+        counted = f"/metrics says {told['accepted']:,} accepted and {told['rejected']:,} refused"
+        if told["accepted"] < sent.accepted or told["rejected"] < sent.rejected:
+            click.echo(
+                f"{counted}: what was acknowledged is not counted, which is a fault. Please report it."
+            )
+            return 1
+        if (told["accepted"], told["rejected"]) == (sent.accepted, sent.rejected):
+            click.echo("/metrics says the same: what was acknowledged is counted, once.")
+        else:
+            click.echo(f"{counted}: yours are among them.")
+        click.echo(
+            "Next: evalgauge packs show judgment · evalgauge generate dashboards --pack judgment -o dashboards · "
+            "evalgauge run --pack judgment"
+        )
+        return 0
