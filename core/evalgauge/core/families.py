@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,10 +56,3 @@ class Family:
     exemplars: Mapping[tuple[int, int], Exemplar] = field(default_factory=dict)
     """(row, bucket) → exemplar; the bucket of a counter is 0."""
     generation: int = 0
-
-
-class Snapshot(Protocol):
-    """A source of families; every call gives the last committed state and never waits for a commit."""
-
-    def families(self) -> Sequence[Family]:
-        """All families, in the order of the packs that declare them."""

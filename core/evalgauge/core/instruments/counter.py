@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from evalgauge.core import exact
 from evalgauge.core.arrays import Growing
-from evalgauge.core.families import Exemplar, Family
+from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
-from evalgauge.core.instruments.exemplars import LastExemplars
-from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, series_index
+from evalgauge.core.instruments.grouping import LocalSlots, series_index
+from evalgauge.core.instruments.increments import SUM_WORDS, Accumulator, Increments, merge, shown_sums
 from evalgauge.core.pack.model import CounterSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from fractions import Fraction
 
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
     from evalgauge.core.series import SeriesIndex
-
-SUM_WORDS = ("top", "hi", "lo")
-
-
-@dataclass(frozen=True, slots=True)
-class CounterDelta:
-    """Increments of local slots, in the order of `groups.slots`; `words` are exact sums where a field is summed."""
-
-    groups: Groups
-    counts: NDArray[np.int64]
-    words: tuple[NDArray[np.int64], ...]
-    rare: dict[int, int]
-    exemplars: dict[tuple[int, int], Exemplar]
 
 
 class ReducingCounter:
@@ -47,11 +31,7 @@ class ReducingCounter:
         spec = declared.spec
         assert isinstance(spec, CounterSpec)  # noqa: S101 - the entry point's name says so
         self._value = spec.value
-        self._grouper = Grouper(spec)
-        self._counts = Growing((), np.int64)
-        self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS) if spec.value else ()
-        self._rare: exact.Rare = {}
-        self._exemplars = LastExemplars(1) if spec.exemplars else None
+        self._kept = Accumulator(spec, width=1, summed=spec.value is not None, exemplars=spec.exemplars)
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
@@ -59,31 +39,15 @@ class ReducingCounter:
         if self._value is not None:
             values = columns.numbers(self._value)
             usable = np.isfinite(values) & (values >= 0)
-        for group in self._grouper.rows(columns, usable):
-            np.add.at(self._counts.reserve(group.size), group.slots, 1)
+        for group in self._kept.grouper.rows(columns, usable):
+            self._kept.count(group)
             if values is not None:
-                _, hi, lo = (word.reserve(group.size) for word in self._words)
-                exact.add(hi, lo, self._rare, group.slots, group.of(values))
-            if self._exemplars is not None:
-                self._exemplars.see(columns, group, None, np.ones(len(group.slots)))
+                self._kept.sum(group, group.of(values))
+            self._kept.trace(columns, group, None, np.ones(len(group.slots)))
 
-    def take(self) -> CounterDelta | None:
+    def take(self) -> Increments | None:
         """Increments since the last call."""
-        groups = self._grouper.take()
-        if groups is None:
-            return None
-        slots = groups.slots
-        size = int(slots.max()) + 1 if len(slots) else 0
-        arrays = [array.reserve(size) for array in (self._counts, *self._words)]
-        if self._value is not None:
-            top, hi, lo = arrays[1:]
-            exact.carry(top, hi, lo, slots)
-        taken = [array[slots] for array in arrays]
-        for array in arrays:
-            array[slots] = 0
-        rare, self._rare = self._rare, {}
-        exemplars = self._exemplars.take() if self._exemplars is not None else {}
-        return CounterDelta(groups, taken[0], tuple(taken[1:]), rare, exemplars)
+        return self._kept.take()
 
 
 class Counter:
@@ -112,17 +76,9 @@ class Counter:
         """The index of its series."""
         return self.table.index
 
-    def merge(self, delta: CounterDelta, local: LocalSlots) -> Merged:
+    def merge(self, delta: Increments, local: LocalSlots) -> Merged:
         """Add increments."""
-        local.announce(delta.groups.new)
-        slots, overflow = local.resolve(delta.groups.slots)
-        table = self.table
-        np.add.at(table.column("count"), slots, delta.counts)
-        if self._spec.value:
-            add_sums(table, slots, delta.words, delta.rare, local)
-        add_exemplars(table, delta.exemplars, local)
-        table.touch(slots)
-        return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
+        return merge(self.table, "count", delta, local)
 
     def add(self, labels: tuple[str, ...], amount: int) -> None:
         """Count something that is no event, under a label set."""
@@ -154,42 +110,3 @@ class Counter:
                 generation=generation,
             )
         ]
-
-
-def add_sums(
-    table: Table,
-    slots: NDArray[np.intp],
-    words: tuple[NDArray[np.int64], ...],
-    rare: dict[int, int],
-    local: LocalSlots,
-) -> None:
-    """Add exact sums to the columns top, hi and lo of a table."""
-    live = [table.column(word) for word in SUM_WORDS]
-    for column, word in zip(live, words, strict=True):
-        np.add.at(column, slots, word)
-    top, hi, lo = live
-    exact.carry(top, hi, lo, np.unique(slots))
-    if rare:
-        resolved = local.resolve(np.array(list(rare), np.intp))[0].tolist()
-        for slot, value in zip(resolved, rare.values(), strict=True):
-            table.rare[slot] = table.rare.get(slot, 0) + value
-        table.touch_extras(resolved)
-
-
-def shown_sums(table: Table, cache: Growing, factor: Fraction) -> NDArray[np.float64]:
-    """Committed sums (n,), correctly rounded; only what changed is computed again."""
-    sums = cache.reserve(table.rows)
-    stale = table.take_stale()
-    if len(stale):
-        top, hi, lo = (table.shown[word].reserve(table.rows) for word in SUM_WORDS)
-        sums[stale] = exact.rounded_all(top, hi, lo, table.shown_rare, stale, factor)
-    return sums[: table.rows].copy()
-
-
-def add_exemplars(table: Table, exemplars: dict[tuple[int, int], Exemplar], local: LocalSlots) -> None:
-    """Keep the newest exemplar of each (slot, bucket)."""
-    if exemplars:
-        slots = local.resolve(np.array([slot for slot, _ in exemplars], np.intp))[0].tolist()
-        for slot, ((_, bucket), exemplar) in zip(slots, exemplars.items(), strict=True):
-            table.exemplars[slot, bucket] = exemplar
-        table.touch_extras(slots)

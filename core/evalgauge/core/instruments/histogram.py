@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from evalgauge.core import exact
 from evalgauge.core.arrays import Growing
-from evalgauge.core.families import Exemplar, Family
+from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
-from evalgauge.core.instruments.counter import SUM_WORDS, add_exemplars, add_sums, shown_sums
-from evalgauge.core.instruments.exemplars import LastExemplars
-from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, series_index
+from evalgauge.core.instruments.grouping import LocalSlots, series_index
+from evalgauge.core.instruments.increments import SUM_WORDS, Accumulator, Increments, merge, shown_sums
 from evalgauge.core.pack.model import HistogramSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
@@ -30,17 +27,6 @@ if TYPE_CHECKING:
 _NEVER_NEGATIVE = ("seconds", "bytes")
 
 
-@dataclass(frozen=True, slots=True)
-class HistogramDelta:
-    """Increments of local slots, in the order of `groups.slots`: counts (k, B + 1) and exact sums (k,)."""
-
-    groups: Groups
-    counts: NDArray[np.int64]
-    words: tuple[NDArray[np.int64], ...]
-    rare: dict[int, int]
-    exemplars: dict[tuple[int, int], Exemplar]
-
-
 class ReducingHistogram:
     """Counts and sums of one reducer by local slot."""
 
@@ -50,12 +36,7 @@ class ReducingHistogram:
         self._value = str(spec.value)
         self._unit = UNITS[unit_of(declared) or "1"]
         self._bounds = np.asarray(spec.buckets, np.float64)
-        self._width = len(spec.buckets) + 1
-        self._grouper = Grouper(spec)
-        self._counts = Growing((self._width,), np.int64)
-        self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS)
-        self._rare: exact.Rare = {}
-        self._exemplars = LastExemplars(self._width) if spec.exemplars else None
+        self._kept = Accumulator(spec, width=len(spec.buckets) + 1, summed=True, exemplars=spec.exemplars)
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch. A value meets the bounds in the base unit, after one division or multiplication."""
@@ -65,31 +46,15 @@ class ReducingHistogram:
         if self._unit.base in _NEVER_NEGATIVE:
             usable &= values >= 0
         buckets = np.searchsorted(self._bounds, shown)
-        for group in self._grouper.rows(columns, usable):
-            counts = self._counts.reserve(group.size)
+        for group in self._kept.grouper.rows(columns, usable):
             bucket = group.of(buckets)
-            np.add.at(counts.reshape(-1), group.slots * self._width + bucket, 1)
-            _, hi, lo = (word.reserve(group.size) for word in self._words)
-            exact.add(hi, lo, self._rare, group.slots, group.of(values))
-            if self._exemplars is not None:
-                self._exemplars.see(columns, group, bucket, group.of(shown))
+            self._kept.count(group, bucket)
+            self._kept.sum(group, group.of(values))
+            self._kept.trace(columns, group, bucket, group.of(shown))
 
-    def take(self) -> HistogramDelta | None:
+    def take(self) -> Increments | None:
         """Increments since the last call."""
-        groups = self._grouper.take()
-        if groups is None:
-            return None
-        slots = groups.slots
-        size = int(slots.max()) + 1 if len(slots) else 0
-        arrays = [array.reserve(size) for array in (self._counts, *self._words)]
-        top, hi, lo = arrays[1:]
-        exact.carry(top, hi, lo, slots)
-        taken = [array[slots] for array in arrays]
-        for array in arrays:
-            array[slots] = 0
-        rare, self._rare = self._rare, {}
-        exemplars = self._exemplars.take() if self._exemplars is not None else {}
-        return HistogramDelta(groups, taken[0], tuple(taken[1:]), rare, exemplars)
+        return self._kept.take()
 
 
 class Histogram:
@@ -122,31 +87,9 @@ class Histogram:
         """The index of its series."""
         return self.table.index
 
-    def merge(self, delta: HistogramDelta, local: LocalSlots) -> Merged:
+    def merge(self, delta: Increments, local: LocalSlots) -> Merged:
         """Add increments."""
-        local.announce(delta.groups.new)
-        slots, overflow = local.resolve(delta.groups.slots)
-        flat = self.table.column("buckets").reshape(-1)
-        np.add.at(
-            flat,
-            (slots[:, None] * self._width + np.arange(self._width)).reshape(-1),
-            delta.counts.reshape(-1),
-        )
-        add_sums(self.table, slots, delta.words, delta.rare, local)
-        add_exemplars(self.table, delta.exemplars, local)
-        self.table.touch(slots)
-        return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
-
-    def observe(self, labels: tuple[str, ...], value: float) -> None:
-        """Observe something that is no event, in the base unit, under a label set."""
-        slot, _ = self.table.index.resolve(labels)
-        self.table.column("buckets")[slot, np.searchsorted(self._spec.buckets, value)] += 1
-        top, hi, lo = (self.table.column(word) for word in SUM_WORDS)
-        slots = np.array([slot])
-        exact.add(hi, lo, self.table.rare, slots, np.array([value]))
-        exact.carry(top, hi, lo, slots)
-        self.table.touch(slots)
-        self.table.touch_extras([slot] if slot in self.table.rare else [])
+        return merge(self.table, "buckets", delta, local)
 
     def families(self, generation: int) -> Sequence[Family]:
         """The committed distribution."""

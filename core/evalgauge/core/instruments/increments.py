@@ -1,0 +1,131 @@
+"""What counters and histograms share: counts and exact sums by series, gathered by reducers, merged by the owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evalgauge.core import exact
+from evalgauge.core.arrays import Growing
+from evalgauge.core.instrument import Merged
+from evalgauge.core.instruments.exemplars import LastExemplars
+from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from numpy.typing import NDArray
+
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.families import Exemplar
+    from evalgauge.core.instruments.grouping import Rows
+    from evalgauge.core.pack.model import MetricSpec
+    from evalgauge.core.table import Table
+
+SUM_WORDS = ("top", "hi", "lo")
+"""Columns of a table that hold an exact sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Increments:
+    """What is to be added to local slots, in the order of `groups.slots`."""
+
+    groups: Groups
+    counts: NDArray[np.int64]
+    """Shape (k, width)."""
+    words: tuple[NDArray[np.int64], ...]
+    """Exact sums, shape (k,) each; none where only events are counted."""
+    rare: exact.Rare
+    exemplars: dict[tuple[int, int], Exemplar]
+    """(local slot, bucket) → the last one."""
+
+
+class Accumulator:
+    """Counts in `width` buckets and, if wanted, an exact sum for each local slot of one reducer."""
+
+    def __init__(self, spec: MetricSpec, *, width: int, summed: bool, exemplars: bool) -> None:
+        self.grouper = Grouper(spec)
+        self._width = width
+        self._counts = Growing((width,), np.int64)
+        self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS) if summed else ()
+        self._rare: exact.Rare = {}
+        self._exemplars = LastExemplars(width) if exemplars else None
+
+    def count(self, group: Rows, buckets: NDArray[np.intp] | None = None) -> None:
+        """Count the events of a group (N,), each in its bucket (N,); without buckets there is one."""
+        places = group.slots if buckets is None else group.slots * self._width + buckets
+        np.add.at(self._counts.reserve(group.size).reshape(-1), places, 1)
+
+    def sum(self, group: Rows, values: NDArray[np.float64]) -> None:
+        """Add the values (N,), finite, of a group to its sums."""
+        _, hi, lo = (word.reserve(group.size) for word in self._words)
+        exact.add(hi, lo, self._rare, group.slots, values)
+
+    def trace(
+        self, columns: Columns, group: Rows, buckets: NDArray[np.intp] | None, values: NDArray[np.float64]
+    ) -> None:
+        """Remember the traces of a group's events, if exemplars are wanted."""
+        if self._exemplars is not None:
+            self._exemplars.see(columns, group, buckets, values)
+
+    def take(self) -> Increments | None:
+        """Everything since the last call, None if there is nothing."""
+        groups = self.grouper.take()
+        if groups is None:
+            return None
+        slots = groups.slots
+        size = int(slots.max()) + 1 if len(slots) else 0
+        words = [word.reserve(size) for word in self._words]
+        if words:
+            top, hi, lo = words
+            exact.carry(top, hi, lo, slots)
+        arrays = [self._counts.reserve(size), *words]
+        taken = [array[slots] for array in arrays]
+        for array in arrays:
+            array[slots] = 0
+        rare, self._rare = self._rare, {}
+        exemplars = self._exemplars.take() if self._exemplars is not None else {}
+        return Increments(groups, taken[0], tuple(taken[1:]), rare, exemplars)
+
+
+def merge(table: Table, column: str, delta: Increments, local: LocalSlots) -> Merged:
+    """Add increments to a table whose counts stand in `column`, and whose sums stand in `SUM_WORDS`."""
+    local.announce(delta.groups.new)
+    slots, overflow = local.resolve(delta.groups.slots)
+    width = delta.counts.shape[1]
+    places = (slots[:, np.newaxis] * width + np.arange(width)).reshape(-1)
+    np.add.at(table.column(column).reshape(-1), places, delta.counts.reshape(-1))
+    if delta.words:
+        _merge_sums(table, slots, delta, local)
+    if delta.exemplars:
+        keys = np.array([slot for slot, _ in delta.exemplars], np.intp)
+        resolved = local.resolve(keys)[0].tolist()
+        for slot, ((_, bucket), exemplar) in zip(resolved, delta.exemplars.items(), strict=True):
+            table.exemplars[slot, bucket] = exemplar
+        table.touch_extras(resolved)
+    table.touch(slots)
+    return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
+
+
+def _merge_sums(table: Table, slots: NDArray[np.intp], delta: Increments, local: LocalSlots) -> None:
+    top, hi, lo = (table.column(word) for word in SUM_WORDS)
+    for live, word in zip((top, hi, lo), delta.words, strict=True):
+        np.add.at(live, slots, word)
+    exact.carry(top, hi, lo, np.unique(slots))
+    if delta.rare:
+        resolved = local.resolve(np.array(list(delta.rare), np.intp))[0].tolist()
+        for slot, value in zip(resolved, delta.rare.values(), strict=True):
+            table.rare[slot] = table.rare.get(slot, 0) + value
+        table.touch_extras(resolved)
+
+
+def shown_sums(table: Table, cache: Growing, factor: Fraction) -> NDArray[np.float64]:
+    """Committed sums (n,) times `factor`, correctly rounded; only what changed is computed again."""
+    sums = cache.reserve(table.rows)
+    stale = table.take_stale()
+    if len(stale):
+        top, hi, lo = (table.shown[word].reserve(table.rows) for word in SUM_WORDS)
+        sums[stale] = exact.rounded_all(top, hi, lo, table.shown_rare, stale, factor)
+    return sums[: table.rows].copy()
