@@ -41,7 +41,7 @@ GENERATED = (
     Generated("alert_rules", ("generate", "rules", *PACKS, "-o", "{out}")),
     *(
         Generated(f"core/evalgauge/core/schemas/{kind}.json", ("schema", kind))
-        for kind in ("pack", "config", "mapping")
+        for kind in ("pack", "config", "mapping", "test")
     ),
 )
 

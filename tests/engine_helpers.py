@@ -135,6 +135,7 @@ class Clock:
         self.now = now
 
     def __call__(self) -> float:
+        """Unix time."""
         return self.now
 
 
@@ -167,7 +168,9 @@ def lab() -> Pack:
 
 def event(number: int, type_: str = "lab.run", /, **data: Any) -> dict[str, Any]:
     """An event in the envelope; `lab.run` has its required fields unless `data` says otherwise."""
-    envelope = {key: data.pop(key) for key in ("time", "traceparent", "source", "id") if key in data}
+    envelope: dict[str, Any] = {
+        key: data.pop(key) for key in ("time", "traceparent", "source", "id") if key in data
+    }
     if type_ == "lab.run":
         data = {"tenant": "t", "kind": "a"} | data
     return {"id": f"e{number}", "source": "/s", "type": type_, "data": data, **envelope}
@@ -192,6 +195,7 @@ class Lab:
     """Bytes of the stream that were fed."""
 
     def __post_init__(self) -> None:
+        """Open the store and take the state back."""
         self.store = SqliteStore(self.folder)
         self.metrics = SelfMetrics(own_pack())
         packs = [*(self.packs or [lab()]), own_pack()]
@@ -202,9 +206,11 @@ class Lab:
         self.verdicts: list[Verdict] = []
 
     def __enter__(self) -> Self:
+        """Give the lab."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the store."""
         self.store.close()
 
     def chunk(self, body: bytes, *, tenant: str | None = None, arrival: float = NOON) -> Chunk:

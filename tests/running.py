@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,10 +16,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from unittest import mock
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from evalgauge.core import cli
 from tests.parts.part import free_port, until
 
 if TYPE_CHECKING:
@@ -35,21 +40,49 @@ class Done(NamedTuple):
     err: str
 
 
-def evalgauge(
-    *words: str | Path, stdin: bytes = b"", cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> Done:
-    """Run a command to its end."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("EVALGAUGE_")}
+_ALONE = ("replay", "tap", "demo", "run")
+"""Commands that change how the process answers signals, and so have one of their own."""
+
+
+def evalgauge(*words: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> Done:
+    """Run a command to its end: in a process of its own, or here where that makes no difference."""
+    arguments = list(map(str, words))
+    if stdin is None and arguments[0] not in _ALONE:
+        return _here(arguments, cwd or Path.cwd())
     done = subprocess.run(
-        [PROGRAM, *map(str, words)],
-        input=stdin,
+        [PROGRAM, *arguments],
+        input=stdin or b"",
         capture_output=True,
         check=False,
         cwd=cwd,
-        env={**clean, **(env or {})},
+        env=_without_ours(),
         timeout=120,
     )
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def _here(arguments: list[str], cwd: Path) -> Done:
+    raw = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(one, "utf-8", write_through=True) for one in raw)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, _without_ours(), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = cli.run(arguments)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            root.handlers[:], root.level = before
+    return Done(code, raw[0].getvalue().decode(), raw[1].getvalue().decode())
+
+
+def _without_ours() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("EVALGAUGE_")}
 
 
 def judgment(number: int, **fields: object) -> bytes:
@@ -95,7 +128,7 @@ class Running:
 
     def write(self, config: dict[str, Any]) -> None:
         """Write the configuration, with the same ports as before."""
-        whole = {
+        whole: dict[str, Any] = {
             "exporters": {"metrics": {"type": "prometheus"}},
             "state": {"folder": str(self.folder / "state")},
         }
@@ -126,14 +159,13 @@ class Running:
 
     def start(self) -> None:
         """Start without waiting."""
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("EVALGAUGE_")}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [PROGRAM, "run", "--config", self.path, *self._flags],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env={**clean, **self._env},
+                env={**_without_ours(), **self._env},
             )
 
     def __exit__(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from evalgauge.core import plugins
+from evalgauge.core.errors import ConfigError
 from tests.running import evalgauge
 
 if TYPE_CHECKING:
@@ -147,14 +148,8 @@ def test_the_help_of_each_command_ends_with_an_example(name: str) -> None:
     """One that can be copied."""
     done = evalgauge(name, "--help")
     assert done.code == 0
-    assert (
-        f"evalgauge {name}"
-        in done.out.split("Options:")[-1] + done.out.split("Commands:")[0].partition("Usage")[2]
-    )
-    examples = [
-        line for line in done.out.splitlines() if line.strip().startswith((f"evalgauge {name}", "Example:"))
-    ]
-    assert examples
+    lines = [line.strip().removeprefix("Example: ") for line in done.out.splitlines()]
+    assert any(line.startswith(f"evalgauge {name} ") for line in lines)
 
 
 def test_the_help_lists_every_command_and_the_exit_codes() -> None:
@@ -166,3 +161,20 @@ def test_the_help_lists_every_command_and_the_exit_codes() -> None:
     assert "cannot be loaded" not in done.out
     assert "3 the state folder cannot be used" in done.out
     assert evalgauge("--version").out.startswith("evalgauge, version ")
+
+
+def test_a_command_that_cannot_be_loaded_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that lacks its library is listed with the reason, and says it when called."""
+    load = plugins.load
+
+    def broken(group: str, name: str) -> Any:
+        if name == "tap":
+            raise ConfigError("command `tap` cannot be loaded: No module named 'theirs'")
+        return load(group, name)
+
+    monkeypatch.setattr(plugins, "load", broken)
+    listed = evalgauge("--help")
+    assert listed.code == 0
+    assert "(command `tap` cannot be loaded" in listed.out
+    called = evalgauge("check", "--help")
+    assert called.code == 0

@@ -152,7 +152,17 @@ def test_an_interrupted_replay_writes_no_metrics_and_goes_on_with_its_state(tmp_
     """Half of the counts would be taken for the whole. Exit code 130."""
     pipe, state, out = tmp_path / "pipe", tmp_path / "state", tmp_path / "m.prom"
     os.mkfifo(pipe)
-    words = [PROGRAM, "replay", pipe, "--pack", "judgment", "--state", state, "--out", out]
+    words = [
+        str(PROGRAM),
+        "replay",
+        str(pipe),
+        "--pack",
+        "judgment",
+        "--state",
+        str(state),
+        "--out",
+        str(out),
+    ]
     with subprocess.Popen(words, stderr=subprocess.PIPE) as replay, pipe.open("wb", buffering=0) as writer:
         writer.write(judgment(1) + b"\n")
         until(

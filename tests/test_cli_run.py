@@ -189,7 +189,7 @@ def test_with_lost_state_the_door_opens_and_the_log_waits_for_a_person(tmp_path:
             assert one.sum("evalgauge_ready") == 0
             assert one.sum("evalgauge_events_received_total", input="batch") == 0
             assert one.end() == 0
-    (aside,) = [path for path in (tmp_path / "state").glob("state.db.lost-*")]
+    (aside,) = list((tmp_path / "state").glob("state.db.lost-*"))
     assert aside.read_bytes() == wreck
     shown = evalgauge("state", "show", "--state", tmp_path / "state")
     assert "LOST: the file is corrupt" in shown.out

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.running import Done
 
-SECRET = "what was judged is nobody's business"
+PAYLOAD = "what was judged is nobody's business"
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "e.ndjson"
     lines = [
         judgment(
-            1, execution_time_ms=812, confidence_score=1.5, input_data=SECRET, final_result={"x": SECRET}
+            1, execution_time_ms=812, confidence_score=1.5, input_data=PAYLOAD, final_result={"x": PAYLOAD}
         ),
-        judgment(2, method_used="magic", input_data=SECRET),
+        judgment(2, method_used="magic", input_data=PAYLOAD),
         b'{"id": "\\u001b[2Jx", "source": "s", "type": "other.thing", "data": {}}',
         b"",
         b'{"cut off',
@@ -66,7 +66,7 @@ def test_nothing_else_of_the_event_is_printed_and_nothing_steers_the_terminal(lo
     """Payload fields stay inside; control characters are written out."""
     for words in ((), ("--json",)):
         done = tap(log, *words)
-        assert SECRET not in done.out + done.err
+        assert PAYLOAD not in done.out + done.err
         assert "\x1b" not in done.out
 
 
@@ -96,7 +96,7 @@ def test_filters(log: Path) -> None:
     assert [line.split()[2] for line in tap(log, "--limit", "2").out.splitlines()] == ["id=j-1", "id=j-2"]
 
 
-def test_standard_input_and_a_mapping(tmp_path: Path) -> None:
+def test_standard_input_and_a_mapping() -> None:
     """A foreign object goes through the mapping; what the mapping cannot read says why."""
     examples = "examples/alpaca_eval"
     lines = (
@@ -111,7 +111,7 @@ def test_standard_input_and_a_mapping(tmp_path: Path) -> None:
 
 def test_following_shows_what_comes_and_ends_at_ctrl_c(log: Path) -> None:
     """From the end of the file on."""
-    words = [PROGRAM, "tap", "--pack", "judgment", "--follow", log]
+    words = [str(PROGRAM), "tap", "--pack", "judgment", "--follow", str(log)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
         assert following.stdout is not None
         number = 100

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evalgauge.core.commands.defaults import DEFAULTS
 from evalgauge.core.config import Config, load_config
 from evalgauge.core.errors import DocumentError
 from evalgauge.core.keytables import with_tables
@@ -23,7 +25,7 @@ engine:
 """
 
 
-def load(tmp_path: Path, text: str = SOUND, env: dict[str, str] | None = None, **flags: object) -> Config:
+def load(tmp_path: Path, text: str = SOUND, env: dict[str, str] | None = None, **flags: Any) -> Config:
     """The configuration of a file, an environment and flags."""
     path = tmp_path / "c.yaml"
     path.write_text(text)
@@ -147,7 +149,8 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
 
 def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
     """Each at its place, with a mend."""
-    text = "packs: []\ninputs:\n  a: {type: htp}\n  b: {path: x}\n  c: {type: file, path: x, folow: true}\nlog: {level: loud}\n"
+    inputs = "  a: {type: htp}\n  b: {path: x}\n  c: {type: file, path: x, folow: true}\n"
+    text = f"packs: []\ninputs:\n{inputs}log: {{level: loud}}\n"
     assert faults(tmp_path, text) == [
         "c.yaml:1:8: `packs`: must not be empty",
         "c.yaml:3:13: `inputs.a.type`: unknown `htp`\n  Did you mean `http`?",
@@ -161,3 +164,18 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     """A configuration that is logged or printed says no token."""
     text = SOUND.replace("{type: prometheus}", "{type: prometheus, token: hush}")
     assert "hush" not in repr(load(tmp_path, text))
+
+
+def test_without_a_file_there_is_a_door_and_a_metrics_page_which_variables_change() -> None:
+    """`evalgauge run --pack mine.yaml` needs nothing more."""
+    env = {"EVALGAUGE_INPUTS__HTTP__LISTEN": "127.0.0.1:7000", "EVALGAUGE_EXPORTERS": "{}"}
+    plain = load_config(None, {}, DEFAULTS, packs=["judgment"])
+    assert (plain.inputs["http"].listen, plain.exporters["prometheus"].listen) == (
+        "127.0.0.1:8080",
+        "127.0.0.1:9464",
+    )
+    config = load_config(None, env, DEFAULTS, packs=["judgment"])
+    assert (config.inputs["http"].listen, config.exporters) == ("127.0.0.1:7000", {})
+    assert DEFAULTS["inputs"] == {"http": {"type": "http"}}
+    with pytest.raises(DocumentError, match=r"^configuration: key `packs` is missing$"):
+        load_config(None, {}, DEFAULTS)

@@ -207,7 +207,8 @@ metrics:
         assert bad == (shape.explain(line) is not None)
         return not bad
 
-    assert [accepted({"basket": basket}) for basket in (None, "", {}, [1], 0, False)] == [False, *[True] * 5]
+    baskets: list[Any] = [None, "", {}, [1], 0, False]
+    assert [accepted({"basket": basket}) for basket in baskets] == [False, *[True] * 5]
     assert not accepted({})
     assert [accepted({"basket": 1, "size": size}) for size in (0, 1, None)] == [False, True, True]
 

@@ -24,7 +24,7 @@ from evalgauge.core.errors import EvalgaugeError, StateError
 from evalgauge.core.event import Limits, Reason
 from evalgauge.core.instruments.counter import Counter, ReducingCounter
 from evalgauge.core.store import DeadLetterLimits
-from tests.engine_helpers import KINDS, LAB, NOON, Clock, Lab, event, lab, lines, one_by_one, pack_of
+from tests.engine_helpers import KINDS, LAB, NOON, Clock, Lab, event, lab, lines, mapping_of, one_by_one, pack_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -700,6 +700,17 @@ def test_state_that_cannot_be_read_back_is_an_error_that_names_the_metric(tmp_pa
     db.close()
     with pytest.raises(StateError, match="metric lab_runs"):
         Lab(tmp_path)
+
+
+def test_no_number_of_events_between_two_carries_overflows_a_sum(tmp_path: Path) -> None:
+    """However small an event may be and however large a piece: 250,000 values near the top of the exact window."""
+    text = """{mapping: m, version: 1, type: {constant: lab.run}, id: {from: position}, time: {from: arrival},
+               source: {constant: s}, data: {lab.run: {tenant: {constant: t}, kind: {constant: a}, cost: v}}}"""
+    rules = InputRules(mapping_of(text, lab()))
+    with small_pieces(1 << 30, 1 << 30), Lab(tmp_path, rules=rules) as bench:
+        bench.feed(b'{"v":4e6}\n' * 250_000)
+        bench.engine.commit()
+        assert bench.value("lab_cost_usd", "nobody", "") == 4e6 * 250_000
 
 
 def test_the_slots_of_a_table_hold_what_the_pack_says(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,11 +15,20 @@ from evalgauge.core import exact
 from evalgauge.core.instruments.histogram import in_base_unit
 from evalgauge.core.units import UNITS
 
+if TYPE_CHECKING:
+    from random import Random
+
 EDGES = (2.0**-17, 2.0**22)
 NASTY = [
-    *(sign * one for sign in (1.0, -1.0) for edge in EDGES for one in (edge, math.nextafter(edge, 0), math.nextafter(edge, math.inf))),
-    0.0, -0.0, 5e-324, -5e-324, 2.2250738585072014e-308, 1e300, -1e300, 1.7976931348623157e308, 0.1, -0.1, 1 / 3, 4194303.9999999995,
-]  # fmt: skip
+    *(
+        sign * math.nextafter(edge, to)
+        for sign in (1.0, -1.0)
+        for edge in EDGES
+        for to in (edge, 0, math.inf)
+    ),
+    *(0.0, -0.0, 5e-324, -5e-324, 2.2250738585072014e-308, 1e300, -1e300, 1.7976931348623157e308),
+    *(0.1, -0.1, 1 / 3, 4194303.9999999995),
+]
 VALUES = st.one_of(
     st.sampled_from(NASTY), st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e4, 1e4)
 )
@@ -54,7 +64,7 @@ def nearest(total: Fraction) -> float:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(VALUES, max_size=20), max_size=5), st.sampled_from(sorted(UNITS)), st.randoms())
 def test_a_sum_is_the_rounded_exact_sum_in_any_order_and_cut(
-    batches: list[list[float]], unit: str, random: object
+    batches: list[list[float]], unit: str, random: Random
 ) -> None:
     """`fractions.Fraction` is the oracle; the unit is converted by one division at the end."""
     factor = UNITS[unit].factor
@@ -63,7 +73,7 @@ def test_a_sum_is_the_rounded_exact_sum_in_any_order_and_cut(
     for batch in batches:
         cut.add(batch)
     values = [value for batch in batches for value in batch]
-    random.shuffle(values)  # type: ignore[attr-defined] - a random.Random
+    random.shuffle(values)
     whole.add(values)
     assert cut.shown(factor=factor) == whole.shown(factor=factor) == nearest(total)
 

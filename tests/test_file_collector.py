@@ -633,27 +633,6 @@ def test_a_run_that_does_not_follow_finds_what_was_rotated_since_the_last(tmp_pa
     assert sink.lines() == lines(0, 41)
 
 
-@pytest.mark.parametrize("at_path", ["nothing", "an empty file"])
-def test_what_was_rotated_away_unseen_does_not_wait_for_the_next_line(tmp_path: Path, at_path: str) -> None:
-    """The log was rotated twice while nobody read, and nothing has been written to its path since."""
-    path = tmp_path / "app.log"
-    path.write_bytes(text(lines(0, 300)))
-    sink = MemorySink()
-    with running(sink, path=str(path), follow=True):
-        wait_until(lambda: len(sink.lines()) == 300)
-    append(path, text(lines(300, 310)))
-    path.rename(tmp_path / "app.log.3")
-    (tmp_path / "app.log.2").write_bytes(text(lines(310, 320)))
-    (tmp_path / "app.log.1").write_bytes(text(lines(320, 330)))
-    if at_path == "an empty file":
-        path.touch()
-    with running(sink, path=str(path), follow=True):
-        wait_until(lambda: len(sink.lines()) == 330)
-        append(path, text(lines(330, 340)))
-        wait_until(lambda: len(sink.lines()) == 340)
-    assert sink.lines() == lines(0, 340)
-
-
 def test_a_truncated_file_that_has_grown_past_the_old_place_is_noticed(tmp_path: Path) -> None:
     """Its size tells nothing; its beginning does."""
     path = tmp_path / "a"

@@ -27,7 +27,7 @@ ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq,
 }  # fmt: skip
 
-EVENTS = st.fixed_dictionaries(
+EVENTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "who": st.sampled_from([None, "ann", "", "5"]),
         "kind": st.sampled_from(["a", "b"]),
@@ -37,12 +37,18 @@ EVENTS = st.fixed_dictionaries(
     }
 )
 CONDITIONS = st.one_of(
-    st.tuples(st.just("took_ms"), st.fixed_dictionaries({}, optional=dict.fromkeys(ORDER, st.sampled_from([0.0, 5.0])))),
-    st.tuples(st.just("took_ms"), st.sampled_from([5.0, [0.0, 5.0], {"present": True}, {"present": False, "ge": 0.0}])),
-    st.tuples(st.just("who"), st.sampled_from(["ann", ["ann", ""], [5.0], 5.0, {"present": False}, {"present": True, "eq": ""}])),
+    st.tuples(
+        st.just("took_ms"),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(ORDER, st.sampled_from([0.0, 5.0])))
+        | st.sampled_from([5.0, [0.0, 5.0], {"present": True}, {"present": False, "ge": 0.0}]),
+    ),
+    st.tuples(
+        st.just("who"),
+        st.sampled_from(["ann", ["ann", ""], [5.0], 5.0, {"present": False}, {"present": True, "eq": ""}]),
+    ),
     st.tuples(st.just("ok"), st.sampled_from([True, False, {"present": True}])),
     st.tuples(st.just("blob"), st.sampled_from([{"present": True}, {"present": False}])),
-)  # fmt: skip
+)
 FILTERS = st.recursive(
     st.lists(CONDITIONS, max_size=2).map(dict),
     lambda inner: st.one_of(
@@ -72,21 +78,17 @@ def _holds(condition: Any, value: Any, *, number: bool) -> bool:
         condition = {"in": condition}
     if not isinstance(condition, dict):
         condition = {"eq": condition}
-    for word, wanted in condition.items():
-        if word == "present":
-            if (value is not None) != wanted:
-                return False
-        elif value is None:
-            return False
-        elif word == "in":
-            if not any(_equal(value, one, number=number) for one in wanted):
-                return False
-        elif word == "eq":
-            if not _equal(value, wanted, number=number):
-                return False
-        elif not ORDER[word](value, wanted):
-            return False
-    return True
+    return all(_holds_one(word, wanted, value, number=number) for word, wanted in condition.items())
+
+
+def _holds_one(word: str, wanted: Any, value: Any, *, number: bool) -> bool:
+    if word == "present":
+        return bool((value is not None) == wanted)
+    if value is None:
+        return False
+    if word == "in":
+        return any(_equal(value, one, number=number) for one in wanted)
+    return _equal(value, wanted, number=number) if word == "eq" else ORDER[word](value, wanted)
 
 
 def _equal(value: Any, wanted: Any, *, number: bool) -> bool:

@@ -69,12 +69,13 @@ def pairs(draw: st.DrawFn) -> tuple[bytes, bytes]:
         "level": data["level"],
     }
     if type_ == "lab.run":
-        seconds, count = draw(NUMBERS), draw(st.sampled_from([None, 0, 1, 8, 9, -1, 0.5]))
+        seconds: Any = draw(NUMBERS)
+        count = draw(st.sampled_from([None, 0, 1, 8, 9, -1, 0.5]))
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         data |= {
             "tenant": draw(st.sampled_from(["t", "u", None, "x" * 21])),
             "kind": draw(st.sampled_from(["a", "b", "c", "z", None])),
-            "took_ms": seconds * 1024 if number else seconds,
+            "took_ms": 1024 * seconds if number else seconds,
             "cost": draw(NUMBERS),
             "count": None if count is None else count + 1,
             "ok": draw(st.sampled_from([True, False, None, "true", 1])),
@@ -277,14 +278,14 @@ def test_the_tokens_tenant_goes_its_own_way(tmp_path: Path) -> None:
 
 def test_tables_defaults_and_constants_give_what_they_say(tmp_path: Path) -> None:
     """Incoming text not in a table is refused unless there is a default for it; absent is something else."""
-    data = {"sort": {"field": "k", "table": {"b": "book", "7": "toy"}, "default": "toy"}, "gift": {"constant": True},
-            "price": {"constant": 1.5}}  # fmt: skip
+    sort: dict[str, Any] = {"field": "k", "table": {"b": "book", "7": "toy"}, "default": "toy"}
+    data = {"sort": sort, "gift": {"constant": True}, "price": {"constant": 1.5}}
     with Shop(tmp_path, data=data) as bench:
         events = [{"s": "x", "k": key} for key in ("b", 7, None, "z", True, [1], 7.0)]
         assert bench.told(*events, {"s": "x"}) == [(n, Reason.MAPPING_FAILED) for n in (3, 4, 5)]
         assert [bench.value("shop_sales", "x", sort, "true", "") for sort in ("book", "toy")] == [1, 4]
         assert bench.value("shop_revenue_usd") == 7.5
-    data["sort"]["table_default"] = "book"  # type: ignore[index] - the first of them
+    sort["table_default"] = "book"
     with Shop(tmp_path / "default", data=data) as bench:
         assert bench.told({"s": "x", "k": "z"}, {"s": "x"}) == []
         assert [bench.value("shop_sales", "x", sort, "true", "") for sort in ("book", "toy")] == [1, 1]
@@ -296,7 +297,8 @@ FORMATS = [
     ("unix_us", [1_700_000_000_000_001], [[1]]),
     ("unix_ns", [1_700_000_000_000_000_001], [{}]),
     ("%d/%m/%Y %H:%M %z", ["14/11/2023 22:13 +0100"], ["14/13/2023 22:13 +0100", "", 5]),
-    ("rfc3339", ["2023-11-14T22:13:20Z"], ["2023-11-14T22:13:20", "2024-06-30T23:59:60Z", "0000-01-01T00:00:00Z", 5, ""]),
+    ("rfc3339", ["2023-11-14T22:13:20Z"],
+     ["2023-11-14T22:13:20", "2024-06-30T23:59:60Z", "0000-01-01T00:00:00Z", 5, ""]),
 ]  # fmt: skip
 
 

@@ -112,7 +112,6 @@ HEALTHY = {
     f'evalgauge_series_overflow_events_total{{{TARGET}, metric="m"}}': "0+0x240",
     f"evalgauge_dead_letters{{{TARGET}}}": "10+1x240",
     f'evalgauge_dead_letters_dropped_total{{{TARGET}, cause="age"}}': "0+0x240",
-    f'evalgauge_dead_letters_dropped_total{{{TARGET}, cause="purge"}}': "0+5x240",
     f"evalgauge_config_last_reload_successful{{{TARGET}}}": "1+0x240",
     f"evalgauge_state_losses_total{{{TARGET}}}": "0+0x240",
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalgauge.core.series import OTHER, LabelRule, LocalIndex, ScalarEncoder, SeriesIndex, Touched
+from evalgauge.core.series import OTHER, LabelRule, LocalIndex, ScalarEncoder, SeriesIndex, Touched, passing
+
+if TYPE_CHECKING:
+    from random import Random
 
 VALUES = st.sampled_from(["a", "b", "c", "d", "", OTHER])
 
@@ -117,11 +122,12 @@ def test_local_slots_are_given_in_order_of_appearance(batches: list[list[tuple[i
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=5), st.randoms())
-def test_touched_slots_come_in_stream_order(groups: list[list[int]], random: object) -> None:
+def test_touched_slots_come_in_stream_order(groups: list[list[int]], random: Random) -> None:
     """Types of one batch are reduced one after the other, though their lines are mixed."""
-    touched, first = Touched(), {}
+    touched = Touched()
+    first: dict[int, int] = {}
     places = list(range(sum(map(len, groups))))
-    random.shuffle(places)  # type: ignore[attr-defined] - a random.Random
+    random.shuffle(places)
     for group in groups:
         ordinals = sorted(places.pop() for _ in group)
         for slot, ordinal in zip(group, ordinals, strict=True):
@@ -136,3 +142,18 @@ def test_values_that_python_holds_equal_keep_their_own_texts() -> None:
     for order in ([True, 1, 1.0], [1, True, 1.0], [1.0, 1, True]):
         encoder = ScalarEncoder(repr)
         assert {encoder.texts[encoder[value]] for value in order} == {"True", "1", "1.0"}
+
+
+def test_a_text_is_asked_about_once_and_only_if_it_occurs() -> None:
+    """An encoder may have met a million texts, and a batch of two events must not pay for them."""
+    texts = ["a", None, "b", *map(str, range(1000))]
+    asked: list[str | None] = []
+
+    def is_none(text: str | None) -> bool:
+        asked.append(text)
+        return text is None
+
+    assert passing(np.array([2, 1, 2, 900]), texts, is_none).tolist() == [False, True, False, False]
+    assert sorted(map(str, asked)) == ["897", "None", "b"]
+    assert passing(np.array([1, 1, 0]), texts[:2], is_none).tolist() == [True, True, False]
+    assert passing(np.array([], np.intp), texts, is_none).tolist() == []

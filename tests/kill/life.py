@@ -84,7 +84,7 @@ class Lives:
                 with urllib.request.urlopen(self._ready_url, timeout=5):
                     break
             except (OSError, urllib.error.HTTPError):
-                time.sleep(0.01)
+                time.sleep(0.03)
         self._ready_at = time.monotonic()
 
     def strike(self, rng: random.Random, aim: str) -> Death:

@@ -134,7 +134,7 @@ def _kill_repeatedly(
 ) -> None:
     """Kill the process that was started, and each of its successors but the last, which is ready at the end."""
     places = rng.sample(FAILPOINTS, k=3) if failpoints else []
-    for number in range(3 if places else rng.choice((2, 2, 3))):
+    for number in range(3 if places else rng.choice((2, 2, 2, 3))):
         lives.wait_ready()
         time.sleep(rng.random() * 0.4)
         report.deaths.append(lives.strike(rng, rng.choice(AIMS)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.kill.feeders import Feeder
 
 SOAK = os.environ.get("EVALGAUGE_SOAK") == "1"
-RUNS, FAILPOINT_RUNS = (300, 30) if SOAK else (30, 4)
+RUNS, FAILPOINT_RUNS = (300, 30) if SOAK else (28, 4)
 _ROOT = Path(__file__).parents[2]
 _AT_ONCE = (os.cpu_count() or 1) + 1
 _RUN_SECONDS = 240

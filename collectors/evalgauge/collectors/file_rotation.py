@@ -222,13 +222,11 @@ def _begins_like(file: SourceFile, path: str) -> bool:
         os.close(other)
 
 
-def unread_rotations(
-    current: SourceFile, path: str, since: int, readers: Readers, *, later: bool = False
-) -> list[SourceFile]:
+def unread_rotations(current: SourceFile, path: str, since: int, readers: Readers) -> list[SourceFile]:
     """Files that were at `path` before `current` and were rotated away before anybody read them.
 
-    With `later`, those that were there after it. `since` is when the last one that was read was last written
-    (ns). Oldest first, and opened, so that the next rotation cannot take them away.
+    `since` is when the last one that was read was last written (ns). Oldest first, and opened, so that the
+    next rotation cannot take them away.
     """
     found: list[SourceFile] = []
     names: dict[str, int] | None = None
@@ -238,22 +236,16 @@ def unread_rotations(
         names = now
         for file in found:
             file.close()
-        found = [
-            one
-            for name in names
-            if (one := _unread(name, current, path, since, readers, later=later)) is not None
-        ]
+        found = [one for name in names if (one := _unread(name, current, path, since, readers)) is not None]
     return sorted(found, key=age)
 
 
-def _unread(
-    name: str, current: SourceFile, path: str, since: int, readers: Readers, *, later: bool
-) -> SourceFile | None:
+def _unread(name: str, current: SourceFile, path: str, since: int, readers: Readers) -> SourceFile | None:
     status, at_path = status_of(name), status_of(path)
     if status is None or not status.st_size or status.st_mtime_ns < since:
         return None
     rotated = at_path is None or Identity.of(at_path) != current.identity
-    if rotated and status.st_mtime_ns >= current.modified and not later:
+    if rotated and status.st_mtime_ns >= current.modified:
         return None  # it came after the current one, which was rotated as well
     identity = Identity.of(status)
     mine = is_rotation_of(os.path.basename(name), os.path.basename(path))

@@ -313,9 +313,6 @@ class FileTail:
         quiet = now - max(self._quiet_since, self._rotated_since) >= self._settings.rotate_wait
         if self._queue:  # rotated long ago: nobody need be waited for
             quiet |= time.time() - file.modified / 1e9 >= self._settings.rotate_wait
-        if quiet and not (successor or self._queue):
-            # Nobody has written to the path since; what came and went before that need not wait for it.
-            self._queue = unread_rotations(file, self.path, file.modified, self._readers, later=True)
         if not (quiet and (successor or deleted or self._queue)):
             return False
         self._hand_over_rest()

@@ -115,6 +115,7 @@ class HttpCollector:
         self._in_flight = 0
         self._room = Room(config.max_pending, config.retry_after)
         self._draining = False
+        context.status.not_ready = "it does not listen yet"
         self.port = 0
         """The bound port, once `run` listens."""
 
@@ -134,6 +135,7 @@ class HttpCollector:
             name=self._context.name,
         )
         self.port = server.start()
+        self._context.status.not_ready = ""
         host = parse_listen(config.listen)[0] or "0.0.0.0"  # noqa: S104 - told, not bound
         shown = f"[{host}]" if ":" in host else host
         self._context.status.note = f"http{'s' if self._ssl else ''}://{shown}:{self.port}{config.path}"

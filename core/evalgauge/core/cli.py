@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from evalgauge.core import plugins
 from evalgauge.core.errors import DocumentError, EvalgaugeError, StateError
 from evalgauge.core.findings import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_CODES = """\
 Exit codes: 0 done · 1 failed, or something was refused and --strict given · 2 a file or flag is wrong ·
@@ -71,12 +74,13 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run a command; errors meant for people are printed without a traceback."""
-    sys.exit(_run())
+    sys.exit(run())
 
 
-def _run() -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments (by default the program's own) name; the exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(arguments, prog_name="evalgauge", standalone_mode=False)
     except (EvalgaugeError, click.ClickException, click.Abort, sqlite3.Error, OSError) as error:
         return _failed(error)
     return code if isinstance(code, int) else 0

@@ -99,6 +99,8 @@ class InputStatus:
     """Partition → position read so far, in words."""
     lag_bytes: dict[str, int] = field(default_factory=dict)
     """Partition → bytes that are there but not read yet."""
+    not_ready: str = ""
+    """Why events cannot come in yet, in words; empty once they can."""
     note: str = ""
     """Anything a person on call should know, such as a file that is missing."""
 

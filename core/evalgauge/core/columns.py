@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalgauge.core.series import Encoder, ScalarEncoder
+from evalgauge.core.series import Encoder, ScalarEncoder, passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -203,7 +203,7 @@ class Columns:
         if reader.empty is not None:
             return np.array([value is not None for value in self.raw(field)], np.bool_)
         codes, texts = self.codes(field)
-        return np.array([text is not None for text in texts], np.bool_)[codes]
+        return passing(codes, texts, lambda text: text is not None)
 
     def times(self) -> NDArray[np.int64]:
         """Event times (n,) in microseconds since 1970; the arrival where an event has none."""
@@ -259,7 +259,7 @@ class Columns:
                 )
             else:
                 codes, texts = self.codes(rule.field)
-                result |= np.array([text == "" for text in texts], np.bool_)[codes]
+                result |= passing(codes, texts, lambda text: text == "")
         if rule.min is not None:
             result |= self.numbers(rule.field) < rule.min
         if rule.max is not None:

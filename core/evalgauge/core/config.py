@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
@@ -170,29 +171,32 @@ def _tag(kind: str) -> Any:
 def load_config(
     path: str | Path | None,
     environment: Mapping[str, str] = os.environ,
+    base: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Config:
     """Read, override, substitute and validate. Raises `DocumentError` with every fault.
 
     `overrides` are whole top-level sections or dotted keys with `__` between their parts, as flags give them; they
-    win over the environment, which wins over the file.
+    win over the environment, which wins over the file. `base` stands in for the file where there is none.
     """
-    document, problems = read_layers(path, environment, **overrides)
+    document, problems = read_layers(path, environment, base, **overrides)
     return validated(document, problems)
 
 
 def read_layers(
     path: str | Path | None,
     environment: Mapping[str, str] = os.environ,
+    base: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> tuple[Layered, list[Problem]]:
     """The configuration before it is validated, and what was wrong with putting it together.
 
     Raises `DocumentError` where the file cannot be read at all.
     """
-    document = layered(
-        Document("configuration", {}, values={(): (0, 0)}) if path is None else read_document(path)
-    )
+    if path is None:
+        document = layered(Document("configuration", copy.deepcopy(dict(base or {})), values={(): (0, 0)}))
+    else:
+        document = layered(read_document(path))
     if document.value is None:
         document.value = {}
     if not isinstance(document.value, dict):

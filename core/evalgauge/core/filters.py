@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from evalgauge.core.pack.model import AllOf, AnyOf, Comparison, Not
+from evalgauge.core.series import passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ def _compare(field: str, comparison: Comparison, columns: FilterColumns) -> NDAr
     if comparison.eq is not None:
         wanted.add(text_of(comparison.eq))
     codes, texts = columns.codes(field)
-    return result & np.array([text in wanted for text in texts], np.bool_)[codes]
+    return result & passing(codes, texts, wanted.__contains__)
 
 
 def text_of(value: str | float | bool) -> str:  # noqa: FBT001 - a JSON value

@@ -25,6 +25,7 @@ from evalgauge.core.decode import (
 from evalgauge.core.event import Reason
 from evalgauge.core.filters import text_of
 from evalgauge.core.reading import Path
+from evalgauge.core.series import passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -276,8 +277,7 @@ class MappedShape:
                 bad |= _wrong_numbers(columns.numbers(name), field)
             elif rule is not None and (field.enum is not None or rule.table is not None):
                 codes, texts = columns.codes(name)
-                refused = [text is _INVALID or (text is None and field.required) for text in texts]
-                bad |= np.array(refused, np.bool_)[codes]
+                bad |= passing(codes, texts, _refused_if(required=field.required))
             else:
                 bad |= _wrong_texts(columns, name, field, rule)
         mapping = self._mapping
@@ -318,6 +318,10 @@ def _check(
     shape: MappedShape, rules: AbstractMapping[str, ValueMapping], columns: Columns
 ) -> NDArray[np.bool_]:
     return shape.wrong(columns, rules)
+
+
+def _refused_if(*, required: bool) -> Callable[[str | None], bool]:
+    return lambda text: text is _INVALID or (text is None and required)
 
 
 def _wrong_numbers(values: NDArray[np.float64], field: FieldSpec) -> NDArray[np.bool_]:

@@ -298,6 +298,8 @@ class Pipeline:
         if not self.restored:
             return ["state is being restored"]
         found = [f"input {one.name} is held: {one.held}" for one in self.inputs.values() if one.held]
+        waiting = ((one.name, one.context.status.not_ready) for one in self.inputs.values())
+        found += [f"input {name}: {why}" for name, why in waiting if why]
         if self._failing_since:
             found.append(f"commits fail since {time.strftime('%FT%TZ', time.gmtime(self._failing_since))}")
         if self._stop.is_set():

@@ -17,6 +17,7 @@ from evalgauge.core.columns import Columns
 from evalgauge.core.decode import BadEvent, CloudEventsShape, Shape, decode
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.mapped import MappedShape
+from evalgauge.core.series import passing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -210,7 +211,7 @@ class Reducer:
     def _claim(self, columns: Columns, reader: TypeReader, tenant: str, delta: Delta, body: bytes) -> Columns:
         field_name = str(reader.spec.tenant)
         codes, texts = columns.codes(field_name)
-        foreign = np.array([text is not None and text != tenant for text in texts], np.bool_)[codes]
+        foreign = passing(codes, texts, lambda text: text is not None and text != tenant)
         if foreign.any():
             lines = body.split(b"\n")
             for row in np.flatnonzero(foreign).tolist():

@@ -74,6 +74,19 @@ class ScalarEncoder(Encoder):
         return code
 
 
+def passing(
+    codes: NDArray[np.intp], texts: Sequence[str | None], test: Callable[[str | None], bool]
+) -> NDArray[np.bool_]:
+    """Shape (n,): whether the text of each code (n,) passes a test.
+
+    An encoder may remember a million texts: no more are asked than there are codes.
+    """
+    if len(texts) <= len(codes):
+        return np.array([test(text) for text in texts], np.bool_)[codes]
+    found, places = np.unique(codes, return_inverse=True)
+    return np.array([test(texts[code]) for code in found.tolist()], np.bool_)[places]
+
+
 class LocalIndex:
     """Combinations of label codes → local slots, in order of first appearance.
 

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from dataclasses import astuple
+from operator import attrgetter
 from typing import IO, TYPE_CHECKING
 
 import msgspec
@@ -61,6 +61,7 @@ CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL N
                            tenant TEXT, kept TEXT NOT NULL, size INTEGER NOT NULL);
 """
 LETTER = "number, time, input, partition, position, type, reason, detail, pack, data, tenant, kept, size"
+_row = attrgetter(*LETTER[8:].split(", "))  # `astuple` copies deeply, at 50 µs a letter
 
 
 class SqliteStore:
@@ -123,7 +124,7 @@ class SqliteStore:
             yield
             self._db.commit()
         except BaseException:
-            self._db.rollback()  # a COMMIT that fails, as on a full disk, leaves its transaction open
+            self._db.rollback()  # COMMIT too may fail, and must not leave its transaction open
             raise
 
     def restore(self, meanings: Iterable[str]) -> Restored:
@@ -169,7 +170,7 @@ class SqliteStore:
             if commit.dead_letters:
                 db.executemany(
                     f"INSERT INTO dead_letters ({LETTER[8:]}) VALUES (?{', ?' * 11})",  # noqa: S608 - constants, no values
-                    (astuple(letter)[:-1] for letter in commit.dead_letters),
+                    map(_row, commit.dead_letters),
                 )
             dropped = self._trim_letters(commit, limits)
             db.executemany(

@@ -198,8 +198,8 @@ class _Show:
 
     def begin(self) -> None:
         """Say where everything is."""
-        length = f"{self._duration:g} s" if self._duration else "until"
-        click.echo(f"evalgauge demo, seed {self._seed}, {length} (Ctrl-C ends it)\n")
+        length = f"{self._duration:g} s or" if self._duration else ""
+        click.echo(f"evalgauge demo, seed {self._seed}, {length} until Ctrl-C\n".replace("  ", " "))
         door = self.addresses.events
         for name, text in (
             ("metrics", self.addresses.scrape),

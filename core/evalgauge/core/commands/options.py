@@ -90,7 +90,8 @@ class Age(click.ParamType[float]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds of a text."""
         try:
-            return parse_duration(value)
+            text = str(value)
+            return parse_duration(float(text) if text.replace(".", "", 1).isdecimal() else text)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from evalgauge.core import logs
 from evalgauge.core.commands import options
-from evalgauge.core.commands.defaults import with_defaults
+from evalgauge.core.commands.defaults import DEFAULTS
 from evalgauge.core.config import Config, load_config
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.process import Process
@@ -52,7 +51,7 @@ def command(  # noqa: PLR0913
     def read() -> Config:
         config = load_config(
             config_path,
-            **with_defaults(config_path, os.environ),
+            base=DEFAULTS,
             packs=list(pack_names) or None,
             state__folder=state,
             state__on_state_loss=on_state_loss,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -29,7 +28,7 @@ _CHUNK = 256 << 10
 
 
 @click.command(
-    epilog="Example: tail -n 20 events.ndjson | evalgauge tap --pack judgment -",
+    epilog="Example: evalgauge tap --pack judgment --refused-only events.ndjson",
     short_help="Show events as they pass and what each instrument makes of them.",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…|-")
@@ -112,7 +111,6 @@ class _Show:
                 self._left -= 1
                 if not self._left:
                     raise Stopped
-        sys.stdout.flush()
 
     def offer(self, chunk: Chunk) -> bool:
         """As `put`."""

@@ -120,4 +120,5 @@ def in_base_unit(values: NDArray[np.float64], unit: Unit) -> NDArray[np.float64]
         return values
     if unit.factor.numerator == 1:
         return values / float(unit.factor.denominator)
-    return values * float(unit.factor)
+    with np.errstate(over="ignore"):  # what is too great falls into the last bucket
+        return values * float(unit.factor)

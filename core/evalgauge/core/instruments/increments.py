@@ -51,6 +51,8 @@ class Accumulator:
         self._counts = Growing((width,), np.int64)
         self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS) if summed else ()
         self._rare: exact.Rare = {}
+        self._added = 0
+        """Values added to sums since the last carry."""
         self._exemplars = LastExemplars(width) if exemplars else None
 
     def count(self, group: Rows, buckets: NDArray[np.intp] | None = None) -> None:
@@ -60,8 +62,14 @@ class Accumulator:
 
     def sum(self, group: Rows, values: NDArray[np.float64]) -> None:
         """Add the values (N,), finite, of a group to its sums."""
-        _, hi, lo = (word.reserve(group.size) for word in self._words)
-        exact.add(hi, lo, self._rare, group.slots, values)
+        top, hi, lo = (word.reserve(group.size) for word in self._words)
+        for start in range(0, len(values), exact.SAFE_ADDS):
+            part = slice(start, start + exact.SAFE_ADDS)
+            self._added += len(values[part])
+            if self._added > exact.SAFE_ADDS:  # a piece of very small events holds more than a word can carry
+                exact.carry(top, hi, lo, np.arange(group.size))
+                self._added = len(values[part])
+            exact.add(hi, lo, self._rare, group.slots[part], values[part])
 
     def trace(
         self, columns: Columns, group: Rows, buckets: NDArray[np.intp] | None, values: NDArray[np.float64]
@@ -85,7 +93,7 @@ class Accumulator:
         taken = [array[slots] for array in arrays]
         for array in arrays:
             array[slots] = 0
-        rare, self._rare = self._rare, {}
+        rare, self._rare, self._added = self._rare, {}, 0
         exemplars = self._exemplars.take() if self._exemplars is not None else {}
         return Increments(groups, taken[0], tuple(taken[1:]), rare, exemplars)
 
