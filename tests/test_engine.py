@@ -24,7 +24,19 @@ from evalgauge.core.errors import EvalgaugeError, StateError
 from evalgauge.core.event import Limits, Reason
 from evalgauge.core.instruments.counter import Counter, ReducingCounter
 from evalgauge.core.store import DeadLetterLimits
-from tests.engine_helpers import KINDS, LAB, NOON, Clock, Lab, event, lab, lines, mapping_of, one_by_one, pack_of
+from tests.engine_helpers import (
+    KINDS,
+    LAB,
+    NOON,
+    Clock,
+    Lab,
+    event,
+    lab,
+    lines,
+    mapping_of,
+    one_by_one,
+    pack_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -22,6 +21,13 @@ LIMIT = 500
 MOST_TIMES_CLEAN = 10
 """The most memory that an attacked process may use, as a multiple of one that is not."""
 PROGRAM = Path(sys.executable).with_name("evalgauge")
+_MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""A small process between: one that is started by a large one begins with that one's peak."""
 KINDS = ("a", "b", "c")
 PACK = f"""
 pack: attacked
@@ -99,18 +105,32 @@ def _replay(folder: Path, distinct: int, workers: int, events: int = EVENTS) -> 
     """Pipe the visits into `evalgauge replay`."""
     pack, out = folder / "attacked.yaml", folder / f"{distinct}-{workers}.prom"
     pack.write_text(PACK, encoding="utf-8")
-    command = [str(PROGRAM), "replay", "-", "--pack", str(pack), "--workers", str(workers), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        _MEASURED,
+        str(PROGRAM),
+        "replay",
+        "-",
+        "--pack",
+        str(pack),
+        "--workers",
+        str(workers),
+        "--out",
+        str(out),
+    ]
     said = folder / "said"
     with said.open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
     assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin:
+    assert process.stdout is not None
+    with process.stdout, suppress(BrokenPipeError), process.stdin:
         for block in _lines(distinct, events):
             process.stdin.write(block)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said.read_text(encoding="utf-8")
-    return Replayed(out.read_text(encoding="utf-8"), usage.ru_maxrss / 1024)
+        process.stdin.close()
+        kilobytes = process.stdout.read()
+    assert process.wait() == 0, said.read_text(encoding="utf-8")
+    return Replayed(out.read_text(encoding="utf-8"), int(kilobytes) / 1024)
 
 
 @pytest.fixture(scope="module")

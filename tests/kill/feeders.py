@@ -137,7 +137,7 @@ class Writer(Feeder):
             self._path.with_name(f"{self._path.name}.{number}").rename(f"{self._path}.{number + 1}")
         self._path.rename(f"{self._path}.1")
         self.rotations += 1
-        self._rotate_at = time.monotonic() + self._rng.uniform(0.2, 1.0)
+        self._rotate_at = time.monotonic() + self._rng.uniform(0.4, 1.6)
 
 
 class Client(Feeder):

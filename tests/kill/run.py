@@ -61,7 +61,7 @@ def configuration(rng: random.Random, log: Path, door: int, metrics: int, **over
                 "type": "file",
                 "path": rng.choice((str(log), f"{log}*")),
                 "follow": True,
-                "poll_interval": "20ms",
+                "poll_interval": "50ms",
                 "rotate_wait": "60ms",
                 "unknown_types": "refuse",
                 "deduplicate": rng.random() < 0.3,

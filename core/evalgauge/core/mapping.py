@@ -43,7 +43,7 @@ class IdMapping(Strict):
         alias="from",
         description="`position`: the place in the input, where that can be read again.",
     )
-    separator: str = Field(default=":", description="What stands between `fields`.")
+    separator: str = Field(default=":", description="What stands between `fields`; one that no value holds.")
 
     model_config = ConfigDict(populate_by_name=True)
 

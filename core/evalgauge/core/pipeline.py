@@ -189,6 +189,8 @@ class Pipeline:
             if busy:
                 continue
             self._check_inputs()
+            if self._stop.is_set() and self._failing_since:
+                break  # what is not committed is read or sent again
             ended = all(not one.running for one in self.inputs.values() if not one.held)
             if (self._stop.is_set() or (until_done and ended)) and not len(self._intake) and not self._pool:
                 break
@@ -198,6 +200,10 @@ class Pipeline:
 
     def _take(self) -> bool:
         """Work on one chunk, or take one result back; False if there was nothing to do for a while."""
+        if self._failing_since:
+            # What cannot be committed must not pile up: the queue fills, and inputs are held back.
+            time.sleep(0.02)
+            return False
         pool = self._pool
         if pool:
             self._absorb(wait=_POLL if pool.full else 0)
