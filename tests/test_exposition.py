@@ -141,7 +141,7 @@ def all_kinds(draw: st.DrawFn) -> list[Family]:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 @given(families=all_kinds())
-def test_what_is_parsed_is_what_is_held(families: list[Family], openmetrics: bool) -> None:  # noqa: FBT001
+def test_what_is_parsed_is_what_is_held(families: list[Family], openmetrics: bool) -> None:
     """Any label value, any float, any count survives the way through text."""
     metrics = read(render(families, openmetrics=openmetrics), openmetrics=openmetrics)
     expected = {k: v for family in families for k, v in held(family, created=openmetrics).items()}
@@ -400,7 +400,7 @@ def _floats(text: bytes) -> str:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 @given(families=all_kinds())
-def test_the_bridge_gives_the_same_samples_as_the_text(families: list[Family], openmetrics: bool) -> None:  # noqa: FBT001
+def test_the_bridge_gives_the_same_samples_as_the_text(families: list[Family], openmetrics: bool) -> None:
     """An app that registers the families in its own registry exposes what `/metrics` does."""
     registry = CollectorRegistry()
     registry.register(FamilyCollector(lambda: families))

@@ -705,7 +705,7 @@ def test_new_files_of_a_glob_are_read_and_a_vanished_one_is_let_go(tmp_path: Pat
             (folder / "x.ndjson").write_bytes(text(lines(n, n + 1)))
             wait_until(lambda: len(sink.lines()) == n + 1)  # noqa: B023 - called at once
         (tmp_path / "day-0" / "x.ndjson").unlink()
-        tail = run.collector._tails[f"{tmp_path}/day-0/x.ndjson"]  # noqa: SLF001
+        tail = run.collector._tails[f"{tmp_path}/day-0/x.ndjson"]
         wait_until(lambda: tail.file is None)
     assert len(sink.positions) == 5
 
@@ -752,7 +752,7 @@ def test_many_files_do_not_use_up_the_descriptors(tmp_path: Path, monkeypatch: p
     sink = MemorySink()
     with running(sink, path=f"{tmp_path}/*", follow=True) as run:
         wait_until(lambda: len(sink.lines()) == 12)
-        wait_until(lambda: sum(tail.file is not None for tail in run.collector._tails.values()) <= 3)  # noqa: SLF001
+        wait_until(lambda: sum(tail.file is not None for tail in run.collector._tails.values()) <= 3)
         for n in range(12):
             append(tmp_path / f"{n:02}", text(lines(100 + n, 101 + n)))
         wait_until(lambda: len(sink.lines()) == 24)

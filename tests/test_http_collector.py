@@ -232,7 +232,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.lists(JSON_VALUES, max_size=8), st.sampled_from([None, 0, 3]), st.booleans())
-def test_cutting_an_array_changes_no_value(values: list[object], indent: int | None, ascii_: bool) -> None:  # noqa: FBT001
+def test_cutting_an_array_changes_no_value(values: list[object], indent: int | None, ascii_: bool) -> None:
     """Whatever the items hold, and however they are set out."""
     body = json.dumps(values, indent=indent, ensure_ascii=ascii_).encode("utf-8", "surrogatepass")
     lines = lines_of(body, Form.ARRAY, 100)
@@ -931,14 +931,14 @@ def test_503_when_the_commit_failed() -> None:
 def test_503_when_one_chunk_of_several_failed() -> None:
     """A request is durable as a whole, or repeated as a whole."""
     with open_door(max_chunk_bytes=200) as door:
-        judge = door.sink._judge  # noqa: SLF001 - one chunk shall fail
+        judge = door.sink._judge
         verdicts: list[Verdict] = []
 
         def third_fails(chunk: Chunk) -> Verdict:
             verdicts.append(judge(chunk))
             return Verdict(error="no room") if len(verdicts) == 3 else verdicts[-1]
 
-        door.sink._judge = third_fails  # type: ignore[method-assign]  # noqa: SLF001
+        door.sink._judge = third_fails  # type: ignore[method-assign]
         unavailable(door.post(ndjson(*(event(f"{n}") for n in range(10)))))
 
 

@@ -11,6 +11,7 @@ from evalgauge.core.process import Process
 from tests.parts.part import until
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 GOOD = {
@@ -50,7 +51,7 @@ def test_a_full_disk_holds_the_inputs_back_and_loses_nothing(tmp_path: Path) -> 
     def accepted() -> int:
         return sum(int(f.values.sum()) for f in process.families() if f.name == "evalgauge_events_accepted")
 
-    def write(event: dict[str, object], times: int) -> None:
+    def write(event: Mapping[str, object], times: int) -> None:
         with log.open("a", encoding="utf-8") as file:
             file.write((json.dumps(event) + "\n") * times)
 

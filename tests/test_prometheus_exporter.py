@@ -225,7 +225,7 @@ def test_the_format_is_what_the_accept_header_prefers(accept: str, content_type:
         ("", False),
     ],
 )
-def test_gzip_is_for_those_who_ask(accept_encoding: str, wanted: bool) -> None:  # noqa: FBT001
+def test_gzip_is_for_those_who_ask(accept_encoding: str, wanted: bool) -> None:
     """`Accept-Encoding` with its weights."""
     assert accepts_gzip(accept_encoding) is wanted
 

@@ -121,7 +121,7 @@ class InputContext:
     """A partition without a position starts at its end (`on_state_loss: end`)."""
     max_event_bytes: int = 1 << 20
     """Longer events are refused: of a longer line no more than one byte beyond this need be handed over."""
-    max_chunk_bytes: int = 4 << 20
+    max_chunk_bytes: int = 8 << 20
     """Upper bound of a chunk's body; a larger one costs memory and latency without gain."""
 
 

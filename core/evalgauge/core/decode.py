@@ -16,7 +16,7 @@ import numpy as np
 from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.filters import text_of
-from evalgauge.core.lines import Lines, depth_of, survey
+from evalgauge.core.lines import Lines, depth_of, survey, too_deep
 from evalgauge.core.reading import Path
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class BadEvent(Exception):  # noqa: N818 - a signal, not a fault
 class Shape(Protocol):
     """One shape of incoming events: the CloudEvents envelope, or what a mapping describes."""
 
+    least_brackets: int
+    """Objects and lists that every event of this shape has, itself included."""
+
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes lines with `decode_lines`. It may refuse what `decode` accepts, never the other way round."""
 
@@ -82,7 +85,7 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
     lines = survey(body, limits)
     if lines.plain.all() and len(lines.plain):
         events = _decoded(shape.decoder(), body, len(lines.plain))
-        if events is not None:
+        if events is not None and not too_deep(body, lines, limits, shape.least_brackets):
             decoded = Decoded(received=len(events), clean=True)
             numbers = np.arange(first_line, first_line + len(events), dtype=np.int64)
             _group(decoded, shape, events, numbers, body, lines, first_line)
@@ -91,6 +94,7 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
         # Lines of another system: without the return they may all be plain. A refused line loses it, no more.
         body = bytes(body).replace(b"\r\n", b"\n")
         lines = survey(body, limits)
+    lines.plain[too_deep(body, lines, limits, 0)] = False
     return _Careful(shape, body, limits, lines, first_line).decoded()
 
 
@@ -234,6 +238,8 @@ def json_kind(value: object) -> str:
 
 class CloudEventsShape:
     """Events in the CloudEvents 1.0 envelope, their `data` as the packs declare it."""
+
+    least_brackets = 2
 
     def __init__(self, types: Mapping[str, EventSpec], *, tenant_given: bool = False) -> None:
         """`tenant_given`: a token names the tenant, so that the event itself need not."""

@@ -52,6 +52,8 @@ _READY_TIMES = (_AwareTime, datetime | None)
 class MappedShape:
     """Events in a foreign shape."""
 
+    least_brackets = 1
+
     def __init__(
         self, mapping: Mapping, types: AbstractMapping[str, EventSpec], native: CloudEventsShape
     ) -> None:

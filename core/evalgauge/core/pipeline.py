@@ -45,7 +45,10 @@ _POLL = 0.2
 class Input:
     """One running input: its collector in a thread of its own."""
 
-    def __init__(self, name: str, kind: str, collector: Collector, context: InputContext) -> None:
+    def __init__(
+        self, name: str, kind: str, collector: Collector, context: InputContext, ended: Callable[[], None]
+    ) -> None:
+        self._ended = ended
         self.name = name
         self.kind = kind
         self.context = context
@@ -66,6 +69,8 @@ class Input:
             pass
         except BaseException as error:  # noqa: BLE001 - a plug-in may raise anything
             self.error = error
+        finally:
+            self._ended()
 
     @property
     def running(self) -> bool:
@@ -116,6 +121,8 @@ class Pipeline:
         self._retry_at = 0.0
         self._upkeep_at = 0.0
         self._last_commit = 0.0
+        self._over = False
+        """No input brings anything more: work off what is queued and end."""
         self._loss_open = False
         """Earlier state was lost, and not every input has committed a new position yet."""
         self.restored = False
@@ -142,7 +149,7 @@ class Pipeline:
                 max_event_bytes=config.engine.max_event_size,
             )
             collector: Collector = plugins.load(plugins.COLLECTORS, one.type)(one, context)
-            self.inputs[name] = Input(name, one.type, collector, context)
+            self.inputs[name] = Input(name, one.type, collector, context, self._intake.wake)
 
     def start(self) -> None:
         """Restore state and start the inputs. Raises `StateError`."""
@@ -177,6 +184,7 @@ class Pipeline:
         Raises whatever ended an input, or `WorkerFailedError`; what was not committed is read or sent again.
         """
         while True:
+            self._over = self._stop.is_set() or (until_done and self._inputs_ended())
             busy = self._take()
             now = time.monotonic()
             if self._due(now, idle=not busy):
@@ -191,12 +199,14 @@ class Pipeline:
             self._check_inputs()
             if self._stop.is_set() and self._failing_since:
                 break  # what is not committed is read or sent again
-            ended = all(not one.running for one in self.inputs.values() if not one.held)
-            if (self._stop.is_set() or (until_done and ended)) and not len(self._intake) and not self._pool:
+            if self._over and not len(self._intake) and not self._pool:
                 break
         self._look_around()
         if progress is not None:
             progress()
+
+    def _inputs_ended(self) -> bool:
+        return not any(one.running for one in self.inputs.values())
 
     def _take(self) -> bool:
         """Work on one chunk, or take one result back; False if there was nothing to do for a while."""
@@ -243,8 +253,8 @@ class Pipeline:
 
     def _pause(self) -> float:
         """How long to wait for a chunk before something else is due."""
-        if self._stop.is_set():
-            return 0.01
+        if self._over:
+            return 0.0
         if self.engine.dirty:
             state = self._config.state
             return 0.0 if self.engine.waiting else max(0.001, min(state.min_commit_interval, _POLL))

@@ -152,6 +152,8 @@ class Reducer:
             self._apply(decoded, work, skip, delta, digests, lines, body)
             # Counting newlines again is needless where the clean way was taken: values are lines there.
             line += decoded.received if decoded.clean else _count_lines(piece)
+            # Else its events would live on while the next piece is decoded, in twice the memory and out of cache.
+            del decoded
             delta.size += end - start
             if delta.received >= DELTA_EVENTS:
                 yield self._finish(delta, digests, lines)

@@ -243,9 +243,10 @@ class Touched:
         first = self._first.reserve(size)
         new = first[slots] == self._NEVER
         if new.any():
-            fresh, rows = np.unique(slots[new], return_index=True)
-            first[fresh] = ordinals[new][rows]
-            self._slots.append(fresh)
+            met, places = slots[new], ordinals[new]
+            # Of several writes to one slot the last stays: backwards, that is the first of the stream.
+            first[met[::-1]] = places[::-1]
+            self._slots.append(met[first[met] == places])
         # The types of one batch are reduced one after the other, so that an earlier line may come later.
         if len(ordinals) and ordinals[0] < self._last:
             np.minimum.at(first, slots, ordinals)

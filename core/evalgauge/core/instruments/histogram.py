@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evalgauge.core.units import Unit
 
 _NEVER_NEGATIVE = ("seconds", "bytes")
+_FEW = 32
 
 
 class ReducingHistogram:
@@ -45,7 +46,7 @@ class ReducingHistogram:
         usable = np.isfinite(values)
         if self._unit.base in _NEVER_NEGATIVE:
             usable &= values >= 0
-        buckets = np.searchsorted(self._bounds, shown)
+        buckets = bucket_of(shown, self._bounds)
         for group in self._kept.grouper.rows(columns, usable):
             bucket = group.of(buckets)
             self._kept.count(group, bucket)
@@ -112,6 +113,17 @@ class Histogram:
                 generation=generation,
             )
         ]
+
+
+def bucket_of(values: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The bucket (N,) of each value (N,): how many bounds are below it. A value on a bound belongs to that bound."""
+    if len(bounds) > _FEW:
+        return np.searchsorted(bounds, values)
+    # For a few bounds, comparing with each is several times as fast as a binary search for every value.
+    buckets = np.zeros(len(values), np.uint8)
+    for bound in bounds:
+        buckets += values > bound
+    return buckets.astype(np.intp)
 
 
 def in_base_unit(values: NDArray[np.float64], unit: Unit) -> NDArray[np.float64]:
