@@ -18,7 +18,7 @@ def run(*, quick: bool) -> list[Row]:
     first: tuple[float, float] | None = None
     for series in (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rate, memory, birth = pool.apply(_measure, (series, 300_000 if quick else 4_000_000))
+            rate, memory, birth = pool.apply(_measure, (series, 300_000 if quick else 3_000_000))
         first = first or (rate, memory)
         each = (memory - first[1]) / series
         text = f"{memory / 2**20:,.0f} MiB resident, {each:,.0f} bytes a series; births {birth:,.0f}/s"

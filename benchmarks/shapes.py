@@ -26,7 +26,7 @@ _POISON = (
 
 def run(*, quick: bool) -> list[Row]:
     """Ratios to clean native events of the same run."""
-    count = 200_000 if quick else 2_000_000
+    count = 200_000 if quick else 1_000_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         native = workload.write_events(folder / "native.ndjson", count)
@@ -45,7 +45,7 @@ def run(*, quick: bool) -> list[Row]:
                 "mapped": lambda: replayed([mapped], workload.PACK, mapping=workload.MAPPING).rate,
                 "poisoned": lambda: replayed([poisoned], workload.PACK).rate * 100 / 99,
             },
-            2 if quick else 5,
+            2 if quick else 4,
         )
     middle = {name: statistics.median(found) for name, found in values.items()}
     beside = f"{middle['native']:,.0f}/s native and clean"

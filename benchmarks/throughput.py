@@ -20,8 +20,8 @@ _PIECE = 2000
 
 def run(*, quick: bool) -> list[Row]:
     """One worker, two workers, and de-duplication for the record."""
-    count = 300_000 if quick else 3_000_000
-    rounds = 2 if quick else 5
+    count = 300_000 if quick else 2_000_000
+    rounds = 2 if quick else 4
     with tempfile.TemporaryDirectory() as folder:
         file = workload.write_events(Path(folder) / "events.ndjson", count)
         few = file.read_bytes()[: workload.LINE * min(count, 200_000)]

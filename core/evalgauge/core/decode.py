@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -16,7 +17,7 @@ import numpy as np
 from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.filters import text_of
-from evalgauge.core.lines import Lines, depth_of, survey, too_deep
+from evalgauge.core.lines import Lines, depth_of, has_returns, survey, too_deep
 from evalgauge.core.reading import Path
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from evalgauge.core.columns import Columns
     from evalgauge.core.pack.model import EventSpec, FieldSpec, Pack
 
-_BLOCK = 16
+_BLOCK = 32
 """Lines that are tried together where a piece has bad ones."""
+_INDEX, _BYTE = re.compile(r"`\$\[(\d+)\]"), re.compile(r"\(byte (\d+)\)")
+"""Where msgspec's errors say which of the lines, or which byte, is at fault."""
 _EMPTY_JSON = re.compile(rb'\s*(?:""|\{\s*\}|\[\s*\])\s*')
 
 LARGEST = {"integer": 2**63 - 1, "number": sys.float_info.max}
@@ -90,7 +93,7 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
             numbers = np.arange(first_line, first_line + len(events), dtype=np.int64)
             _group(decoded, shape, events, numbers, body, lines, first_line)
             return decoded
-    elif b"\r\n" in bytes(body):
+    elif has_returns(body):
         # Lines of another system: without the return they may all be plain. A refused line loses it, no more.
         body = bytes(body).replace(b"\r\n", b"\n")
         lines = survey(body, limits)
@@ -124,7 +127,7 @@ def _group(  # noqa: PLR0913, PLR0917 - they belong together
 
 
 class _Careful:
-    """Decoding of a piece with bad lines in it: by blocks, and by halves where a block does not decode."""
+    """Decoding of a piece with bad lines in it: by blocks, cut at the line to blame where one does not decode."""
 
     def __init__(
         self, shape: Shape, body: bytes | memoryview, limits: Limits, lines: Lines, first_line: int
@@ -149,20 +152,37 @@ class _Careful:
         return self._result
 
     def _take(self, first: int, last: int) -> None:
-        if self._odd[first] == self._odd[last]:
-            run = self._body[self._starts[first] : self._ends[last - 1]]
-            events = _decoded(self._decoder, run, last - first)
-            if events is not None:
-                self._events += events
-                self._numbers += range(self._first + first, self._first + last)
-                self._result.received += last - first
+        while first < last:
+            suspect = self._suspect(first, last)
+            if suspect is None:
                 return
-        if last - first == 1:
-            self._judge(first)
-            return
-        middle = (first + last) // 2
-        self._take(first, middle)
-        self._take(middle, last)
+            # The place may be the one after the fault: then what stands before fails again, and is cut again.
+            self._take(first, suspect)
+            self._judge(suspect)
+            first = suspect + 1
+
+    def _suspect(self, first: int, last: int) -> int | None:  # noqa: PLR0911 - one return for each case
+        """Take lines as a whole; else the line that is probably to blame."""
+        odd = self._odd[first]
+        if odd != self._odd[last]:
+            return bisect_right(self._odd, odd, first, last + 1) - 1
+        begin = self._starts[first]
+        try:
+            events = self._decoder.decode_lines(self._body[begin : self._ends[last - 1]])
+        except msgspec.DecodeError as error:
+            if found := _INDEX.search(str(error)):
+                return min(first + int(found[1]), last - 1)
+            if found := _BYTE.search(str(error)):
+                return min(max(bisect_right(self._starts, begin + int(found[1])) - 1, first), last - 1)
+            return (first + last) // 2
+        except (UnicodeDecodeError, RecursionError):
+            return (first + last) // 2
+        if len(events) != last - first:
+            return (first + last) // 2
+        self._events += events
+        self._numbers += range(self._first + first, self._first + last)
+        self._result.received += last - first
+        return None
 
     def _judge(self, line: int) -> None:
         text = bytes(self._body[self._starts[line] : self._ends[line]])

@@ -9,6 +9,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -288,13 +289,14 @@ class Engine:
 
     def _refuse(self, name: str, chunk: Chunk, delta: Delta) -> list[EventVerdict]:
         verdicts = []
+        tally: Counter[tuple[str, str, str]] = Counter()
         for refusal in delta.refusals:
             if refusal.reason is Reason.UNKNOWN_TYPE and self._inputs[name].ignore_unknown_types:
                 continue
             detail = refusal.detail
             if refusal.reason is Reason.INSTRUMENT_ERROR and self._options.keep != "bytes":
                 detail = detail.partition(":")[0]  # what an exception says may quote the event
-            self._count("evalgauge_events_rejected", (name, refusal.type, refusal.reason.value), 1)
+            tally[name, refusal.type, refusal.reason.value] += 1
             verdicts.append(EventVerdict(refusal.line, "rejected", refusal.reason, detail))
             self._letters.append(
                 DeadLetter(
@@ -314,6 +316,8 @@ class Engine:
                     size=len(refusal.data),
                 )
             )
+        for labels, count in tally.items():
+            self._count("evalgauge_events_rejected", labels, count)
         return verdicts
 
     def _kept(self, name: str, refusal: Refusal) -> bytes:

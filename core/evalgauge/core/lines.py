@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.event import Limits
 
-_NEWLINE, _OPEN, _CLOSE = 10, 123, 125
+_NEWLINE, _RETURN, _OPEN, _CLOSE = 10, 13, 123, 125
 # `[` and `{` differ in one bit.
 _BRACKET, _CASE = 0x5B, 0xDF
 _ONE_OF_EIGHT = np.uint64(1) << np.arange(0, 64, 8, dtype=np.uint64)
@@ -66,6 +66,11 @@ def _newlines(array: NDArray[np.uint8]) -> NDArray[np.intp]:
     if not (_ONE_OF_EIGHT[np.minimum(within, 7)] == found).all():  # two newlines in eight bytes
         return np.flatnonzero(hits)
     return np.concatenate((places * 8 + within, np.flatnonzero(hits[whole:]) + whole))
+
+
+def has_returns(body: bytes | memoryview) -> bool:
+    """True where a carriage return stands anywhere: lines may end in one, as other systems end theirs."""
+    return bool((np.frombuffer(body, np.uint8) == _RETURN).any())
 
 
 def too_deep(body: bytes | memoryview, lines: Lines, limits: Limits, least: int) -> list[int]:
