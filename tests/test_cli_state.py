@@ -41,7 +41,7 @@ def test_tables_positions_and_the_holder_are_shown(tmp_path: Path) -> None:
         assert now["digests"] == 300
         table = next(table for table in now["tables"] if table["metric"] == "judgment_executions")
         assert table["series"] in {300, 301}
-        assert table["pages"] == 4  # labels and values of two pages of 256
+        assert table["pages"] == 6  # labels, births and values of two pages of 256
         assert one.end() == 0
     after = shown(state)
     assert (after["holder"], after["lost"], after["format"], after["dead_letters"]) == (None, "", FORMAT, 0)

@@ -12,7 +12,7 @@ from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -38,6 +38,8 @@ class PageKind(StrEnum):
 
     VALUES = "values"
     LABELS = "labels"
+    BIRTHS = "births"
+    """When each slot was created and born: written once, not with every change of a value."""
     EXTRAS = "extras"
 
 
@@ -111,10 +113,10 @@ class Table:
             for number in range(self.rows >> PAGE_BITS, ((rows - 1) >> PAGE_BITS) + 1):
                 labels = self.index.series[number << PAGE_BITS : (number + 1) << PAGE_BITS]
                 yield Page(PageKind.LABELS, number, msgspec.msgpack.encode(labels))
-        arrays = [*(self.live[name].reserve(rows) for name in self.live), created, born]
+                yield Page(PageKind.BIRTHS, number, _packed((created, born), number, rows))
+        live = [column.reserve(rows) for column in self.live.values()]
         for number in sorted(self._dirty):
-            span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
-            yield Page(PageKind.VALUES, number, b"".join(array[span].tobytes() for array in arrays))
+            yield Page(PageKind.VALUES, number, _packed(live, number, rows))
         for number in sorted(self._dirty_extras):
             yield Page(PageKind.EXTRAS, number, self._extras(number))
 
@@ -168,25 +170,13 @@ class Table:
                     raise ValueError(msg)
                 self.index.restore(msgspec.msgpack.decode(page.data, type=list[tuple[str, ...]]))
         rows = len(self.index.series)
-        arrays = [
-            *(self.live[name].reserve(rows) for name in self.live),
-            self.created.reserve(rows),
-            self.born.reserve(rows),
-        ]
+        live = [column.reserve(rows) for column in self.live.values()]
+        births = [self.created.reserve(rows), self.born.reserve(rows)]
         for page in held:
-            first = page.number << PAGE_BITS
-            count = min(PAGE, rows - first)
             if page.kind is PageKind.VALUES:
-                at = 0
-                for array in arrays:
-                    size = array[first : first + count].nbytes
-                    array[first : first + count] = np.frombuffer(
-                        page.data[at : at + size], array.dtype
-                    ).reshape(count, *array.shape[1:])
-                    at += size
-                if at != len(page.data):
-                    msg = f"value page {page.number} has {len(page.data)} bytes, {at} expected"
-                    raise ValueError(msg)
+                _unpack(page, live, rows)
+            elif page.kind is PageKind.BIRTHS:
+                _unpack(page, births, rows)
             elif page.kind is PageKind.EXTRAS:
                 rare, exemplars, ties = msgspec.msgpack.decode(page.data, type=_Extras)
                 self.ties.update(ties)
@@ -195,3 +185,22 @@ class Table:
                 self._dirty_extras.add(page.number)
         self._dirty.update(range((rows + PAGE - 1) >> PAGE_BITS))
         self.publish()
+
+
+def _packed(arrays: Sequence[NDArray[Any]], number: int, rows: int) -> bytes:
+    span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
+    return b"".join(array[span].tobytes() for array in arrays)
+
+
+def _unpack(page: Page, arrays: Sequence[NDArray[Any]], rows: int) -> None:
+    first = page.number << PAGE_BITS
+    count = min(PAGE, rows - first)
+    at = 0
+    for array in arrays:
+        size = array[first : first + count].nbytes
+        found = np.frombuffer(page.data[at : at + size], array.dtype)
+        array[first : first + count] = found.reshape(count, *array.shape[1:])
+        at += size
+    if at != len(page.data):
+        msg = f"page {page.number} of {page.kind.value} has {len(page.data)} bytes, {at} expected"
+        raise ValueError(msg)
