@@ -2,72 +2,112 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import resource
+import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import workload
-from benchmarks.measure import Row, process_of
+from benchmarks.measure import Row, interleaved, process_of, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+
+    from evalgauge.core.pipeline import Pipeline
+
+_SIZES = (1_000, 10_000, 100_000, 1_000_000)
+_OVERSHOOT = 700_000
+"""Events that may pass before a pipeline looks up from its work."""
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Each size in a process of its own: events a second once all series are born, and resident memory."""
-    rows: list[Row] = []
-    first: tuple[float, float] | None = None
-    for series in (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rate, memory, birth = pool.apply(_measure, (series, 300_000 if quick else 3_000_000))
-        first = first or (rate, memory)
-        each = (memory - first[1]) / series
-        text = f"{memory / 2**20:,.0f} MiB resident, {each:,.0f} bytes a series; births {birth:,.0f}/s"
-        wanted = 0.7 if series == 1_000_000 else None
-        rows.append(
-            Row(
-                f"counter with {series:,} series, commits each second",
-                rate,
-                "events/s",
-                text,
-                rate / first[0],
-                wanted,
+    """Each size in a process of its own that gives birth to its series first; then they take turns."""
+    sizes = _SIZES[:3] if quick else _SIZES
+    rounds, turn = (2, 100_000) if quick else (5, 400_000)
+    with contextlib.ExitStack() as stack:
+        runners = {
+            size: stack.enter_context(_Runner.started(size, rounds * (turn + _OVERSHOOT), turn))
+            for size in sizes
+        }
+        values = interleaved({str(size): runner.turn for size, runner in runners.items()}, rounds)
+        least = runners[sizes[0]].memory
+        rows = []
+        for size, runner in runners.items():
+            each = (runner.memory - least) / size
+            rows.append(
+                Row(
+                    f"counter with {size:,} series, commits each second",
+                    statistics.median(values[str(size)]),
+                    "events/s",
+                    f"{runner.memory / 2**20:,.0f} MiB resident, {each:,.0f} bytes a series; "
+                    f"births {runner.births:,.0f}/s",
+                    ratio(values, str(size), str(sizes[0])),
+                    0.7 if size == 1_000_000 else None,
+                )
             )
-        )
     return rows
 
 
-def _measure(series: int, count: int) -> tuple[float, float, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        # Events that name every series once come first; their time is that of the births.
-        born = workload.write_growth(Path(folder) / "a.ndjson", 0, series)
-        rest = workload.write_growth(Path(folder) / "b.ndjson", count, series, seed=2)
-        with process_of(
-            Path(folder) / "state",
-            packs=[str(workload.GROWTH_PACK)],
-            inputs={
-                "a": {"type": "file", "path": str(born)},
-            },
-        ) as process:
-            started = time.perf_counter()
-            process.run(until_done=True)
-            birth = round(series**0.5) ** 2 / (time.perf_counter() - started)
-        with process_of(
-            Path(folder) / "state",
-            packs=[str(workload.GROWTH_PACK)],
-            inputs={"b": {"type": "file", "path": str(rest)}},
-        ) as process:
-            pipeline = process.pipeline
-            pipeline.start()
-            # The reducer learns its label sets anew after a restart; the file names each of them once first.
-            target = round(series**0.5) ** 2
-            marks: list[tuple[float, int]] = []
-            pipeline.run(
-                until_done=True, progress=lambda: marks.append((time.perf_counter(), pipeline.engine.taken))
-            )
-            marks.append((time.perf_counter(), pipeline.engine.taken))
-            pipeline.close()
-            process.close()
-        warm = [mark for mark in marks if mark[1] >= target] or marks
-        (t0, n0), (t1, n1) = (warm[0], warm[-1]) if len(warm) > 1 else (marks[0], marks[-1])
+class _Runner:
+    """A process that counts events of one size, a turn at a time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.births: float = connection.recv()
+        """Series born a second."""
+        self.memory = 0
+        """Most bytes that were resident."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, size: int, count: int, turn: int) -> Iterator[_Runner]:
+        """Write the events, start the process and wait until every series is born."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = workload.write_growth(Path(folder) / "events.ndjson", count, size, seed=2)
+            ours, theirs = multiprocessing.Pipe()
+            arguments = (folder, file, round(size**0.5) ** 2, turn, theirs)
+            process = multiprocessing.get_context("spawn").Process(target=_count, args=arguments)
+            process.start()
+            theirs.close()
+            yield cls(ours)
+            ours.close()
+            process.join()
+
+    def turn(self) -> float:
+        """Events a second of its next turn."""
+        self._connection.send(None)
+        rate, self.memory = self._connection.recv()
+        return float(rate)
+
+
+def _count(folder: str, file: Path, born: int, turn: int, connection: Connection) -> None:
+    inputs = {"growth": {"type": "file", "path": str(file)}}
+    with process_of(Path(folder) / "state", packs=[str(workload.GROWTH_PACK)], inputs=inputs) as process:
+        pipeline = process.pipeline
+        pipeline.start()
+        with contextlib.suppress(EOFError):
+            pipeline.run(until_done=True, progress=_turns(pipeline, born, turn, connection))
+        pipeline.close()
+        process.close()
+
+
+def _turns(pipeline: Pipeline, born: int, turn: int, connection: Connection) -> Callable[[], None]:
+    """Called after every chunk: says how fast a turn was, and holds everything up until the next."""
+    began: dict[str, Any] = {"time": time.perf_counter(), "events": 0, "next": born}
+
+    def progress() -> None:
+        taken = pipeline.engine.taken
+        if taken < began["next"]:
+            return
+        rate = (taken - began["events"]) / (time.perf_counter() - began["time"])
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return (n1 - n0) / (t1 - t0), memory, birth
+        connection.send(rate if not began["events"] else (rate, memory))
+        connection.recv()
+        began.update(time=time.perf_counter(), events=taken, next=taken + turn)
+
+    return progress

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from evalgauge.core.columns import Columns
     from evalgauge.core.instrument import Declared, Merged
     from evalgauge.core.instruments.grouping import LocalSlots
-    from evalgauge.core.instruments.increments import Increments
+    from evalgauge.core.instruments.increments import Increments, Singles
 
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 WHO = st.sampled_from(["ann", "bob", "cy", "dee", "", "_other", None])
@@ -343,7 +343,7 @@ class Torn(Counter):
 
     armed = False
 
-    def merge(self, delta: Increments, local: LocalSlots) -> Merged:
+    def merge(self, delta: Increments | Singles, local: LocalSlots) -> Merged:
         """Raise in the middle of a chunk."""
         if Torn.armed:
             raise MemoryError
@@ -417,7 +417,7 @@ def test_a_commit_that_fails_loses_nothing_and_shows_nothing(tmp_path: Path) -> 
         for n in range(3):
             bench.feed(
                 b"\n".join(
-                    lines(*(event(10 * n + k, who="ann", cost=1e300) for k in range(10)), b"x" * 9_000)
+                    lines(*(event(10 * n + k, who="ann", cost=1e300) for k in range(10)), b"x" * 60_000)
                 )
             )
             with pytest.raises(sqlite3.OperationalError, match="full"):

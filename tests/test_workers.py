@@ -14,6 +14,7 @@ import pytest
 from evalgauge.core.collect import FileRange
 from evalgauge.core.deduplicate import Window
 from evalgauge.core.engine import EngineOptions, InputRules
+from evalgauge.core.instruments import grouping
 from evalgauge.core.workers import WorkerFailedError, WorkerPool
 from tests.engine_helpers import INPUT, Lab, event, lines, one_by_one
 
@@ -68,6 +69,29 @@ def stream(count: int) -> list[bytes]:
         if dice.random() < 0.01:
             found.append(dice.choice([b"", b"{bad", lines(event(n, kind="z"))[0]]))
     return found
+
+
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_events_counted_singly_give_what_gathered_ones_give(
+    tmp_path: Path, deduplicate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A metric of many series is not gathered before it is merged; nobody may see a difference."""
+    rules, options = InputRules(deduplicate=deduplicate), EngineOptions(window=Window(ids=300))
+    found = stream(900)
+    with one_by_one(tmp_path / "one", found, rules=rules, options=options) as oracle:
+        expected, counted = oracle.shown(), oracle.counted()
+    monkeypatch.setattr(grouping, "MANY_SERIES", 2)
+    dice = random.Random(4)  # noqa: S311 - the same cuts at every run
+    with Lab(tmp_path / "singly", rules=rules, options=options) as bench:
+        at = 0
+        while at < len(found):
+            size = dice.choice([1, 5, 60, 200])
+            bench.feed(b"".join(line + b"\n" for line in found[at : at + size]))
+            at += size
+            if dice.random() < 0.2:
+                bench.engine.commit()
+        bench.engine.commit()
+        assert (bench.shown(), bench.counted()) == (expected, counted)
 
 
 def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evalgauge.core.collect import Chunk, EventVerdict, Verdict
@@ -56,7 +55,7 @@ def _shares(verdict: Verdict, bodies: Sequence[bytes], firsts: Sequence[int]) ->
     exceptions: list[list[EventVerdict]] = [[] for _ in bodies]
     for one in verdict.exceptions:
         place = bisect_right(firsts, one.line) - 1
-        exceptions[place].append(replace(one, line=one.line - firsts[place]))
+        exceptions[place].append(one._replace(line=one.line - firsts[place]))
     blank = verdict.received != firsts[-1]
     shares = []
     for place, body in enumerate(bodies):

@@ -8,7 +8,7 @@ position; its chunk carries an acknowledgement instead, called after the commit 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import threading
@@ -31,8 +31,7 @@ class FileRange:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class EventVerdict:
+class EventVerdict(NamedTuple):
     """What became of one event of a chunk that is not simply accepted; `line` counts from 0."""
 
     line: int

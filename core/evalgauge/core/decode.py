@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -17,7 +17,7 @@ import numpy as np
 from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.filters import text_of
-from evalgauge.core.lines import Lines, depth_of, has_returns, survey, too_deep
+from evalgauge.core.lines import Lines, has_returns, survey, too_deep
 from evalgauge.core.reading import Path
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Decoded:
     """What a piece of a chunk held: accepted events by type, each with their lines, and what was refused."""
 
     received: int = 0
-    clean: bool = False
-    """Every line is one event that decoded: lines and events have the same numbers."""
+    lines: int = 0
+    """Lines of the piece, blank ones included."""
     groups: list[tuple[TypeReader, list[Any], NDArray[np.int64]]] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
@@ -60,6 +60,9 @@ class BadEvent(Exception):  # noqa: N818 - a signal, not a fault
     def __init__(self, reason: Reason, detail: str, type_: str = UNKNOWN_TYPE_LABEL) -> None:
         super().__init__(detail)
         self.reason, self.detail, self.type = reason, detail, type_
+
+
+_UNEXPLAINED = BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
 
 
 class Shape(Protocol):
@@ -89,16 +92,17 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
     if lines.plain.all() and len(lines.plain):
         events = _decoded(shape.decoder(), body, len(lines.plain))
         if events is not None and not too_deep(body, lines, limits, shape.least_brackets):
-            decoded = Decoded(received=len(events), clean=True)
+            decoded = Decoded(received=len(events), lines=len(events))
             numbers = np.arange(first_line, first_line + len(events), dtype=np.int64)
             _group(decoded, shape, events, numbers, body, lines, first_line)
             return decoded
-    elif has_returns(body):
+    elif has_returns(body, lines):
         # Lines of another system: without the return they may all be plain. A refused line loses it, no more.
         body = bytes(body).replace(b"\r\n", b"\n")
         lines = survey(body, limits)
-    lines.plain[too_deep(body, lines, limits, 0)] = False
-    return _Careful(shape, body, limits, lines, first_line).decoded()
+    deep = too_deep(body, lines, limits, 0)
+    lines.plain[deep] = False
+    return _Careful(shape, body, limits, lines, frozenset(deep), first_line).decoded()
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count: int) -> list[Any] | None:
@@ -129,25 +133,35 @@ def _group(  # noqa: PLR0913, PLR0917 - they belong together
 class _Careful:
     """Decoding of a piece with bad lines in it: by blocks, cut at the line to blame where one does not decode."""
 
-    def __init__(
-        self, shape: Shape, body: bytes | memoryview, limits: Limits, lines: Lines, first_line: int
+    def __init__(  # noqa: PLR0913, PLR0917 - they belong together
+        self,
+        shape: Shape,
+        body: bytes | memoryview,
+        limits: Limits,
+        lines: Lines,
+        deep: frozenset[int],
+        first_line: int,
     ) -> None:
         self._shape, self._body, self._limits, self._lines = shape, body, limits, lines
+        self._deep = deep
+        """Lines that are nested too deep."""
         self._first = first_line
-        self._decoder = shape.decoder()
+        self._decode = shape.decoder().decode_lines
         self._starts, self._ends = lines.starts.tolist(), lines.ends.tolist()
-        self._odd = np.concatenate(([0], np.cumsum(~lines.plain))).tolist()
-        """Lines before each that are not plain."""
-        self._result = Decoded()
+        self._odd = np.flatnonzero(~lines.plain).tolist()
+        """Lines that are not plain."""
+        self._result = Decoded(lines=len(lines.ends))
         self._events: list[Any] = []
-        self._numbers: list[int] = []
+        self._good = np.zeros(len(lines.ends), np.bool_)
+        """The lines whose events were taken."""
 
     def decoded(self) -> Decoded:
         """All lines, each judged for itself."""
         count = len(self._ends)
         for start in range(0, count, _BLOCK):
             self._take(start, min(start + _BLOCK, count))
-        numbers = np.array(self._numbers, np.int64)
+        self._result.received = len(self._events) + len(self._result.refusals)
+        numbers = np.flatnonzero(self._good) + self._first
         _group(self._result, self._shape, self._events, numbers, self._body, self._lines, self._first)
         return self._result
 
@@ -161,63 +175,67 @@ class _Careful:
             self._judge(suspect)
             first = suspect + 1
 
-    def _suspect(self, first: int, last: int) -> int | None:  # noqa: PLR0911 - one return for each case
+    def _suspect(self, first: int, last: int) -> int | None:
         """Take lines as a whole; else the line that is probably to blame."""
-        odd = self._odd[first]
-        if odd != self._odd[last]:
-            return bisect_right(self._odd, odd, first, last + 1) - 1
-        begin = self._starts[first]
+        at = bisect_left(self._odd, first)
+        if at < len(self._odd) and self._odd[at] < last:
+            return self._odd[at]
+        begin, end = self._starts[first], self._ends[last - 1]
         try:
-            events = self._decoder.decode_lines(self._body[begin : self._ends[last - 1]])
+            events = self._decode(self._body[begin:end])
         except msgspec.DecodeError as error:
-            if found := _INDEX.search(str(error)):
+            text = str(error)
+            if found := _INDEX.search(text):
                 return min(first + int(found[1]), last - 1)
-            if found := _BYTE.search(str(error)):
-                return min(max(bisect_right(self._starts, begin + int(found[1])) - 1, first), last - 1)
+            # A line that ends too soon is noticed at the first byte of the next.
+            place = begin + int(found[1]) - 1 if (found := _BYTE.search(text)) else -1
+        except UnicodeDecodeError as error:
+            place = bytes(self._body[begin:end]).find(error.object) + begin  # the text that is none
+        except RecursionError:
+            place = -1
+        else:
+            if len(events) == last - first:
+                self._events += events
+                self._good[first:last] = True
+                return None
+            place = -1
+        if place < begin:
             return (first + last) // 2
-        except (UnicodeDecodeError, RecursionError):
-            return (first + last) // 2
-        if len(events) != last - first:
-            return (first + last) // 2
-        self._events += events
-        self._numbers += range(self._first + first, self._first + last)
-        self._result.received += last - first
-        return None
+        return min(bisect_right(self._starts, place) - 1, last - 1)
 
     def _judge(self, line: int) -> None:
         text = bytes(self._body[self._starts[line] : self._ends[line]])
         stripped = text.strip(b" \t\r")
         if not stripped:
             return
-        number = self._first + line
-        self._result.received += 1
-        finding = _outer(stripped, self._limits)
+        finding = self._outer(line, stripped) or self._shape.explain(stripped)
         if finding is None and stripped[:1] + stripped[-1:] != b"{}":
-            finding = self._shape.explain(stripped) or BadEvent(
-                Reason.MALFORMED_JSON, "the line is no single JSON object"
-            )
+            finding = BadEvent(Reason.MALFORMED_JSON, "the line is no single JSON object")
         if finding is None:
-            try:
+            try:  # a line that is only near a fault
                 self._events.append(self._shape.decode(stripped))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self._result.refusals.append(_refusal(self._shape, text, number))
+                finding = _UNEXPLAINED
             else:
-                self._numbers.append(number)
-            return
-        self._result.refusals.append(Refusal(number, finding.reason, finding.detail, finding.type, text))
+                self._good[line] = True
+                return
+        self._result.refusals.append(
+            Refusal(self._first + line, finding.reason, finding.detail, finding.type, text)
+        )
 
-
-def _outer(line: bytes, limits: Limits) -> BadEvent | None:
-    if len(line) > limits.event_bytes:
-        detail = f"the event has {len(line)} bytes, {limits.event_bytes} are allowed"
-        return BadEvent(Reason.TOO_LARGE, detail)
-    if line.count(b"{") + line.count(b"[") > limits.depth and depth_of(line) > limits.depth:
-        return BadEvent(Reason.TOO_DEEP, f"objects and lists are nested deeper than {limits.depth} levels")
-    return None
+    def _outer(self, line: int, text: bytes) -> BadEvent | None:
+        limits = self._limits
+        if len(text) > limits.event_bytes:
+            detail = f"the event has {len(text)} bytes, {limits.event_bytes} are allowed"
+            return BadEvent(Reason.TOO_LARGE, detail)
+        if line in self._deep:
+            detail = f"objects and lists are nested deeper than {limits.depth} levels"
+            return BadEvent(Reason.TOO_DEEP, detail)
+        return None
 
 
 def _refusal(shape: Shape, text: bytes, line: int) -> Refusal:
-    finding = shape.explain(text) or BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
+    finding = shape.explain(text) or _UNEXPLAINED
     return Refusal(line, finding.reason, finding.detail, finding.type, text)
 
 

@@ -290,13 +290,14 @@ class Engine:
     def _refuse(self, name: str, chunk: Chunk, delta: Delta) -> list[EventVerdict]:
         verdicts = []
         tally: Counter[tuple[str, str, str]] = Counter()
+        passed_over = Reason.UNKNOWN_TYPE if self._inputs[name].ignore_unknown_types else None
         for refusal in delta.refusals:
-            if refusal.reason is Reason.UNKNOWN_TYPE and self._inputs[name].ignore_unknown_types:
+            if refusal.reason is passed_over:
                 continue
-            detail = refusal.detail
+            reason, detail = str(refusal.reason), refusal.detail
             if refusal.reason is Reason.INSTRUMENT_ERROR and self._options.keep != "bytes":
                 detail = detail.partition(":")[0]  # what an exception says may quote the event
-            tally[name, refusal.type, refusal.reason.value] += 1
+            tally[name, refusal.type, reason] += 1
             verdicts.append(EventVerdict(refusal.line, "rejected", refusal.reason, detail))
             self._letters.append(
                 DeadLetter(
@@ -305,7 +306,7 @@ class Engine:
                     partition=chunk.partition,
                     position=chunk.locate(refusal.line),
                     type=refusal.type,
-                    reason=refusal.reason.value,
+                    reason=reason,
                     detail=detail,
                     pack=self._pack_of.get(refusal.type, ""),
                     data=(data := self._kept(name, refusal)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 UNKNOWN_TYPE_LABEL = "_unknown"
 """Label value that stands for every event type no pack declares: an attacker writes the type, never a label."""
@@ -29,8 +30,7 @@ class Reason(StrEnum):
     INSTRUMENT_ERROR = "instrument_error"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """One refused event: its line in the chunk (from 0), why, and the bytes as they came."""
 
     line: int

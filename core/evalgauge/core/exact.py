@@ -58,11 +58,11 @@ def add(
 def carry(
     top: NDArray[np.int64], hi: NDArray[np.int64], lo: NDArray[np.int64], slots: NDArray[np.intp]
 ) -> None:
-    """Bring the words of distinct `slots` back into their ranges: 0 <= lo < 2**45, 0 <= hi < 2**40."""
+    """Bring the words of `slots` back into their ranges: 0 <= lo < 2**45, 0 <= hi < 2**40. Slots may repeat."""
     low = lo[slots]
     high = hi[slots] + (low >> _LO_BITS)
     lo[slots] = low & _LO_MASK
-    top[slots] += high >> _HI_BITS
+    top[slots] += high >> _HI_BITS  # not `add.at`: the same slot twice must carry once
     hi[slots] = high & _HI_MASK
 
 

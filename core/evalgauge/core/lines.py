@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,9 @@ _BRACKET, _CASE = 0x5B, 0xDF
 _ONE_OF_EIGHT = np.uint64(1) << np.arange(0, 64, 8, dtype=np.uint64)
 """Eight booleans of which one is true, read as a number (little-endian)."""
 # A string that never ends takes the rest of the line: tried again at each of its quotes it would cost hours.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_STEP = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _STEP.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,9 @@ def _newlines(array: NDArray[np.uint8]) -> NDArray[np.intp]:
     return np.concatenate((places * 8 + within, np.flatnonzero(hits[whole:]) + whole))
 
 
-def has_returns(body: bytes | memoryview) -> bool:
-    """True where a carriage return stands anywhere: lines may end in one, as other systems end theirs."""
-    return bool((np.frombuffer(body, np.uint8) == _RETURN).any())
+def has_returns(body: bytes | memoryview, lines: Lines) -> bool:
+    """True where a line ends in a carriage return, as other systems end theirs."""
+    return bool((np.frombuffer(body, np.uint8)[lines.ends - 1] == _RETURN).any())
 
 
 def too_deep(body: bytes | memoryview, lines: Lines, limits: Limits, least: int) -> list[int]:
@@ -90,11 +93,5 @@ def too_deep(body: bytes | memoryview, lines: Lines, limits: Limits, least: int)
 
 def depth_of(line: bytes) -> int:
     """Levels of nested objects and lists in a line of JSON, brackets within strings left out."""
-    depth = deepest = 0
-    for token in _TOKEN.findall(line):
-        if token in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in b"]}":
-            depth -= 1
-    return deepest
+    brackets = _STRING.sub(b"", line).translate(None, _NO_BRACKETS)
+    return max(itertools.accumulate(map(_STEP.__getitem__, brackets), initial=0))

@@ -17,6 +17,7 @@ from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.event import Limits
 from evalgauge.core.intake import Intake
 from evalgauge.core.mapping_check import load_mapping
+from evalgauge.core.memory import few_collections
 from evalgauge.core.store import DeadLetterLimits
 from evalgauge.core.workers import WorkerPool
 
@@ -183,6 +184,10 @@ class Pipeline:
 
         Raises whatever ended an input, or `WorkerFailedError`; what was not committed is read or sent again.
         """
+        with few_collections():
+            self._work(until_done=until_done, progress=progress)
+
+    def _work(self, *, until_done: bool, progress: Callable[[], None] | None) -> None:
         while True:
             self._over = self._stop.is_set() or (until_done and self._inputs_ended())
             busy = self._take()

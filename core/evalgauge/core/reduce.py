@@ -150,8 +150,7 @@ class Reducer:
                 self._shape(tenant_given=work.tenant is not None), piece, self._plan.limits, line
             )
             self._apply(decoded, work, skip, delta, digests, lines, body)
-            # Counting newlines again is needless where the clean way was taken: values are lines there.
-            line += decoded.received if decoded.clean else _count_lines(piece)
+            line += decoded.lines
             # Else its events would live on while the next piece is decoded, in twice the memory and out of cache.
             del decoded
             delta.size += end - start
@@ -291,7 +290,7 @@ class Reducer:
 
     def _refusals(self, body: bytes, work: Work) -> list[Refusal]:
         """What is refused before any instrument sees it: nothing is left over that one could raise on."""
-        every = frozenset(range(_count_lines(body)))
+        every = frozenset(range(body.count(b"\n") + 1))
         return [refusal for delta in self._deltas(body, work, every) for refusal in delta.refusals]
 
     def _type_of(self, text: bytes, work: Work) -> str:
@@ -325,13 +324,6 @@ def _pieces(body: bytes) -> Iterator[tuple[int, int]]:
         end = len(body) if cut < 0 else cut + 1
         yield start, end
         start = end
-
-
-def _count_lines(piece: bytes | memoryview) -> int:
-    array = np.frombuffer(piece, np.uint8)
-    if not len(array):
-        return 0
-    return int(np.count_nonzero(array == ord("\n"))) + int(array[-1] != ord("\n"))
 
 
 def refusal_offsets(body: bytes, lines: Sequence[int]) -> list[int]:

@@ -97,23 +97,25 @@ class LocalIndex:
     def __init__(self, width: int) -> None:
         self._bits = [2] * width
         self._codes: list[NDArray[np.intp]] = []
+        self._numbers: list[NDArray[np.int32]] = []
         self._table: NDArray[np.int32] | None = np.zeros(1 << sum(self._bits), np.int32)
+        """Slot plus one, 0 where the combination is new."""
         self._sparse: dict[tuple[int, ...], int] = {}
-        self.size = 0
 
     def slots(
-        self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int]
+        self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int], following: int
     ) -> tuple[NDArray[np.intp], list[int]]:
         """Slots (N,) of N rows, and the rows at which a new slot appeared, in slot order.
 
-        `columns` holds one array (N,) of codes for each label, `sizes` a bound for each label's codes.
+        `columns` holds one array (N,) of codes for each label, `sizes` a bound for each label's codes. New slots
+        are numbered from `following`: several indexes may share one numbering.
         """
         if self._table is not None and any(
             size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)
         ):
             self._widen(sizes)
         if self._table is None:
-            return self._sparse_slots(columns)
+            return self._sparse_slots(columns, following)
         key = self._packed(columns)
         found = self._table[key]
         unknown = np.flatnonzero(found == 0)
@@ -122,9 +124,10 @@ class LocalIndex:
         fresh, first = np.unique(key[unknown], return_index=True)
         order = np.argsort(first)
         fresh, rows = fresh[order], unknown[first[order]]
-        self._table[fresh] = np.arange(self.size + 1, self.size + 1 + len(fresh), dtype=np.int32)
+        numbers = np.arange(following + 1, following + 1 + len(fresh), dtype=np.int32)
+        self._table[fresh] = numbers
         self._codes.append(np.stack([column[rows] for column in columns], axis=1))
-        self.size += len(fresh)
+        self._numbers.append(numbers)
         return (self._table[key] - 1).astype(np.intp), rows.tolist()
 
     def _packed(self, columns: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
@@ -133,14 +136,16 @@ class LocalIndex:
             key = (key << bits) | column
         return key
 
-    def _sparse_slots(self, columns: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.intp], list[int]]:
-        known, rows = self._sparse, []
+    def _sparse_slots(
+        self, columns: Sequence[NDArray[np.intp]], following: int
+    ) -> tuple[NDArray[np.intp], list[int]]:
+        known: dict[tuple[int, ...], int] = self._sparse
+        rows: list[int] = []
         result = np.empty(len(columns[0]), np.intp)
         for row, codes in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             slot = known.get(codes)
             if slot is None:
-                slot = known[codes] = self.size
-                self.size += 1
+                slot = known[codes] = following + len(rows)
                 rows.append(row)
             result[row] = slot
         return result, rows
@@ -149,13 +154,15 @@ class LocalIndex:
         self._bits = [
             max(bits, (size - 1).bit_length() + 1) for size, bits in zip(sizes, self._bits, strict=True)
         ]
-        codes = np.concatenate(self._codes) if self._codes else np.empty((0, len(sizes)), np.intp)
+        codes = np.concatenate([np.empty((0, len(sizes)), np.intp), *self._codes])
+        numbers = np.concatenate([np.empty(0, np.int32), *self._numbers])
         if sum(self._bits) <= _DENSE_BITS:
             self._table = np.zeros(1 << sum(self._bits), np.int32)
-            self._table[self._packed(list(codes.T))] = np.arange(1, len(codes) + 1, dtype=np.int32)
+            self._table[self._packed(list(codes.T))] = numbers
         else:
-            self._table, self._codes = None, []
-            self._sparse = {tuple(row): slot for slot, row in enumerate(codes.tolist())}
+            self._table, self._codes, self._numbers = None, [], []
+            slots = (numbers - 1).tolist()
+            self._sparse = {tuple(row): slot for slot, row in zip(slots, codes.tolist(), strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +236,7 @@ class SeriesIndex:
 
 
 class Touched:
-    """Which local slots a batch touched, ordered by where in the stream each was first met."""
+    """Which local slots a batch touched, with the place in the stream at which each was first met."""
 
     _NEVER = np.iinfo(np.int64).max
 
@@ -253,13 +260,11 @@ class Touched:
         if len(ordinals):
             self._last = max(self._last, int(ordinals[-1]))
 
-    def take(self) -> NDArray[np.intp]:
-        """The touched slots in stream order; forgets them."""
-        if not self._slots:
-            return np.empty(0, np.intp)
-        slots = np.concatenate(self._slots)
+    def take(self) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """The touched slots (k,) and the place of each (k,); forgets them."""
+        slots = np.concatenate([np.empty(0, np.intp), *self._slots])
         self._slots, self._last = [], -1
         first = self._first.data
-        slots = slots[np.argsort(first[slots], kind="stable")]
+        places = first[slots]
         first[slots] = self._NEVER
-        return slots
+        return slots, places

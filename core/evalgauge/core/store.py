@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from evalgauge.core.table import Page
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(NamedTuple):
     """A refused event as it is kept. `data` holds its original bytes unless the configuration says otherwise."""
 
     time: float

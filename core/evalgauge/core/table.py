@@ -80,7 +80,8 @@ class Table:
         """Slot → (source, id) of the event that set it, to decide between events of one time."""
         self.shown_rare: dict[int, int] = {}
         self.shown_exemplars: dict[tuple[int, int], Exemplar] = {}
-        self._dirty: set[int] = set()
+        self._dirty = Growing((), np.bool_)
+        """By page."""
         self._dirty_extras: set[int] = set()
         self._stale = Growing((), np.bool_, fill=1)
         self._pending: list[int] = []
@@ -91,8 +92,7 @@ class Table:
 
     def touch(self, slots: NDArray[np.intp]) -> None:
         """Say that the values of `slots` changed."""
-        pages = slots >> PAGE_BITS
-        self._dirty.update(pages.tolist() if len(pages) < PAGE else np.unique(pages).tolist())
+        self._dirty.reserve(self._page_count())[slots >> PAGE_BITS] = True
 
     def touch_extras(self, slots: Iterable[int]) -> None:
         """Say that rare sums or exemplars of `slots` changed."""
@@ -100,7 +100,18 @@ class Table:
 
     def dirty(self) -> bool:
         """True where a commit would write something."""
-        return bool(self._dirty or self._dirty_extras) or len(self.index.series) > self.rows
+        return bool(self._dirty.data.any() or self._dirty_extras) or len(self.index.series) > self.rows
+
+    def _page_count(self) -> int:
+        return (len(self.index.series) + PAGE - 1) >> PAGE_BITS
+
+    def _dirty_runs(self) -> Iterator[tuple[int, int]]:
+        """First and last plus one of each row of neighbouring dirty pages."""
+        numbers = np.flatnonzero(self._dirty.data)
+        if len(numbers):
+            cuts = np.flatnonzero(np.diff(numbers) > 1)
+            firsts, lasts = numbers[np.append(0, cuts + 1)], numbers[np.append(cuts, len(numbers) - 1)]
+            yield from zip(firsts.tolist(), (lasts + 1).tolist(), strict=True)
 
     def pages(self, now: float, previous: float) -> Iterator[Page]:
         """Every page that changed since the last `publish`. New slots are born `now`, created at `previous`."""
@@ -109,14 +120,20 @@ class Table:
         if rows > self.rows:
             born[self.rows : rows] = now
             created[self.rows : rows] = previous
-            self._dirty.update(range(self.rows >> PAGE_BITS, ((rows - 1) >> PAGE_BITS) + 1))
-            for number in range(self.rows >> PAGE_BITS, ((rows - 1) >> PAGE_BITS) + 1):
+            first = self.rows >> PAGE_BITS
+            self._dirty.reserve(self._page_count())[first : self._page_count()] = True
+            for number in range(first, self._page_count()):
                 labels = self.index.series[number << PAGE_BITS : (number + 1) << PAGE_BITS]
                 yield Page(PageKind.LABELS, number, msgspec.msgpack.encode(labels))
                 yield Page(PageKind.BIRTHS, number, _packed((created, born), number, rows))
         live = [column.reserve(rows) for column in self.live.values()]
-        for number in sorted(self._dirty):
-            yield Page(PageKind.VALUES, number, _packed(live, number, rows))
+        for first, last in self._dirty_runs():
+            whole = min(last, rows >> PAGE_BITS)
+            if whole > first:
+                for number, data in enumerate(_packed_all(live, first, whole), first):
+                    yield Page(PageKind.VALUES, number, data.tobytes())
+            if last > whole:
+                yield Page(PageKind.VALUES, whole, _packed(live, whole, rows))
         for number in sorted(self._dirty_extras):
             yield Page(PageKind.EXTRAS, number, self._extras(number))
 
@@ -138,8 +155,8 @@ class Table:
         """The pages are durable: show them. Call with the engine's lock held."""
         rows = len(self.index.series)
         stale = self._stale.reserve(rows)
-        for number in self._dirty:
-            span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
+        for first, last in self._dirty_runs():
+            span = slice(first << PAGE_BITS, min(last << PAGE_BITS, rows))
             for name, live in self.live.items():
                 shown = self.shown[name].reserve(rows)
                 changed = shown[span] != live.data[span]
@@ -149,7 +166,7 @@ class Table:
             self.shown_rare = dict(self.rare)
             self.shown_exemplars = dict(self.exemplars)
             stale[list(self.rare)] = True
-        self._dirty.clear()
+        self._dirty.data[:] = False
         self._dirty_extras.clear()
         self.rows = rows
 
@@ -183,13 +200,20 @@ class Table:
                 self.rare.update({slot: int(value) for slot, value in rare.items()})
                 self.exemplars.update({(slot, bucket): Exemplar(*rest) for slot, bucket, *rest in exemplars})
                 self._dirty_extras.add(page.number)
-        self._dirty.update(range((rows + PAGE - 1) >> PAGE_BITS))
+        self._dirty.reserve(self._page_count())[: self._page_count()] = True
         self.publish()
 
 
 def _packed(arrays: Sequence[NDArray[Any]], number: int, rows: int) -> bytes:
     span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
     return b"".join(array[span].tobytes() for array in arrays)
+
+
+def _packed_all(arrays: Sequence[NDArray[Any]], first: int, last: int) -> NDArray[np.uint8]:
+    """Pages `first` to `last` - 1, which are full: one row of bytes (last - first, bytes of a page) each."""
+    span = slice(first << PAGE_BITS, last << PAGE_BITS)
+    rows = [array[span].view(np.uint8).reshape(last - first, -1) for array in arrays]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
 
 
 def _unpack(page: Page, arrays: Sequence[NDArray[Any]], rows: int) -> None:

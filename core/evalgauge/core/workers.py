@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.memory import few_collections
 from evalgauge.core.reduce import Reducer
 
 if TYPE_CHECKING:
@@ -139,8 +140,13 @@ def _work(plans: dict[str, Plan], take: Connection, give: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.pop("EVALGAUGE_FAILPOINT", None)
-    reducers: dict[str, Reducer] = {}
     give.send([])
+    with few_collections():
+        _reduce(plans, take, give)
+
+
+def _reduce(plans: dict[str, Plan], take: Connection, give: Connection) -> None:
+    reducers: dict[str, Reducer] = {}
     while True:
         try:
             name, work = take.recv()

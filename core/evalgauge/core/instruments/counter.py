@@ -10,7 +10,14 @@ from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.grouping import LocalSlots, series_index
-from evalgauge.core.instruments.increments import SUM_WORDS, Accumulator, Increments, merge, shown_sums
+from evalgauge.core.instruments.increments import (
+    SUM_WORDS,
+    Accumulator,
+    Increments,
+    Singles,
+    merge,
+    shown_sums,
+)
 from evalgauge.core.pack.model import CounterSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
@@ -45,7 +52,7 @@ class ReducingCounter:
                 self._kept.sum(group, group.of(values))
             self._kept.trace(columns, group, None, np.ones(len(group.slots)))
 
-    def take(self) -> Increments | None:
+    def take(self) -> Increments | Singles | None:
         """Increments since the last call."""
         return self._kept.take()
 
@@ -76,7 +83,7 @@ class Counter:
         """The index of its series."""
         return self.table.index
 
-    def merge(self, delta: Increments, local: LocalSlots) -> Merged:
+    def merge(self, delta: Increments | Singles, local: LocalSlots) -> Merged:
         """Add increments."""
         return merge(self.table, "count", delta, local)
 

@@ -76,10 +76,11 @@ class ReducingGauge:
 
     def _set(self, columns: Columns, group: Rows, values: NDArray[np.float64]) -> None:
         times = group.of(columns.times())
-        newest = np.full(group.size, np.iinfo(np.int64).min)
-        np.maximum.at(newest, group.slots, times)
+        series, member = np.unique(group.slots, return_inverse=True)
+        newest = np.full(len(series), np.iinfo(np.int64).min)
+        np.maximum.at(newest, member, times)
         sources, ids = columns.sources(), columns.ids()
-        for place in np.flatnonzero(times == newest[group.slots]).tolist():
+        for place in np.flatnonzero(times == newest[member]).tolist():
             row = place if group.rows is None else int(group.rows[place])
             ordinal = int(group.ordinals[place])
             setting = Setting(int(times[place]), sources[row], ids[row], float(values[place]), ordinal)
@@ -137,7 +138,7 @@ class Gauge:
     def merge(self, delta: GaugeDelta, local: LocalSlots) -> Merged:
         """Apply changes."""
         local.announce(delta.groups.new)
-        slots, overflow = local.resolve(delta.groups.slots)
+        slots, overflow = local.resolve(delta.groups)
         if self._spec.value is None:
             np.add.at(self.table.column("net"), slots, delta.net)
         else:
@@ -147,7 +148,7 @@ class Gauge:
 
     def _merge_settings(self, delta: GaugeDelta, local: LocalSlots) -> None:
         values, times = self.table.column("value"), self.table.column("time")
-        resolved = local.resolve(np.array(list(delta.settings), np.intp))[0].tolist()
+        resolved = local.resolved(list(delta.settings))
         for slot, setting in zip(resolved, delta.settings.values(), strict=True):
             held = self.table.ties.get(slot)
             if held is None or (setting.time, setting.source, setting.id) >= (int(times[slot]), *held):

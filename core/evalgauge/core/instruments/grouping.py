@@ -23,13 +23,18 @@ T = TypeVar("T", bound=np.generic)
 
 LINE_STEP = 1 << 16
 """Ordinals of two neighbouring lines differ by it, so that an event counted several times keeps its order."""
+MANY_SERIES = 1 << 15
+"""From so many series on the events of a delta fall into about as many series as there are events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The series a delta touched: local slots (k,) in stream order, and label sets never announced before."""
+    """The series a delta touched, and label sets never announced before."""
 
     slots: NDArray[np.intp]
+    """Local slots (k,), in any order."""
+    places: NDArray[np.int64]
+    """Where in the stream each was first met, (k,): label sets are admitted in that order."""
     new: list[tuple[str, ...]]
     """Label values of the local slots that follow those announced so far."""
     skipped: int
@@ -54,17 +59,24 @@ class Rows(NamedTuple):
 
 
 class Grouper:
-    """Events of a metric → local slots. Lives where batches are reduced; knows nothing of limits."""
+    """Events of a metric → local slots. Lives where batches are reduced; knows nothing of limits.
 
-    def __init__(self, spec: MetricSpec) -> None:
+    Where `singly` is allowed, and as soon as a metric has more series than a delta has events, every event is passed
+    on by itself: gathering by series would only walk through memory once more.
+    """
+
+    def __init__(self, spec: MetricSpec, *, singly: bool = False) -> None:
         self._labels = list(spec.labels.values())
         self._where = spec.where
         self._by_rule = any(label.quality == "rule" for label in self._labels)
         self._indexes: dict[str, LocalIndex] = {}
-        self._slots: dict[str, Growing] = {}
         self._size = 0
         self._new: list[tuple[str, ...]] = []
-        self.touched = Touched()
+        self._touched = Touched()
+        self._each: list[Rows] = []
+        self._may_be_single = singly
+        self.singly = False
+        """Whether the delta being gathered holds every event by itself."""
         self.skipped = 0
 
     def rows(self, columns: Columns, usable: NDArray[np.bool_] | None = None) -> Iterator[Rows]:
@@ -102,20 +114,20 @@ class Grouper:
         index = self._indexes.setdefault(columns.type, LocalIndex(max(len(codes), 1)))
         if not codes:
             codes, sizes = [np.zeros(count, np.intp)], [1]
-        found, births = index.slots(codes, sizes)
-        local = self._slots.setdefault(columns.type, Growing((), np.intp)).reserve(index.size)
-        if births:
-            local[index.size - len(births) : index.size] = np.arange(self._size, self._size + len(births))
-            self._size += len(births)
-            for row in births:
-                values = (
-                    _label_text(label, names[column[row]])
-                    for label, names, column in zip(self._labels, texts, codes, strict=False)
-                )
-                self._new.append(tuple(values))
-        slots = local[found]
-        self.touched.mark(slots, ordinals, self._size)
-        return Rows(rows, slots, ordinals, self._size)
+        slots, births = index.slots(codes, sizes, self._size)
+        self._size += len(births)
+        for row in births:
+            values = (
+                _label_text(label, names[column[row]])
+                for label, names, column in zip(self._labels, texts, codes, strict=False)
+            )
+            self._new.append(tuple(values))
+        found = Rows(rows, slots, ordinals, self._size)
+        if self.singly:
+            self._each.append(found)
+        else:
+            self._touched.mark(slots, ordinals, self._size)
+        return found
 
     def _codes(
         self, label: LabelSpec, columns: Columns, rule: str | None, number: int
@@ -134,10 +146,16 @@ class Grouper:
 
     def take(self) -> Groups | None:
         """What was touched since the last call; None if nothing was."""
-        slots = self.touched.take()
+        if self.singly:
+            slots = np.concatenate([np.empty(0, np.intp), *(rows.slots for rows in self._each)])
+            places = np.concatenate([np.empty(0, np.int64), *(rows.ordinals for rows in self._each)])
+            self._each = []
+        else:
+            slots, places = self._touched.take()
         new, self._new = self._new, []
         skipped, self.skipped = self.skipped, 0
-        return Groups(slots, new, skipped) if len(slots) or new or skipped else None
+        self.singly = self._may_be_single and self._size > MANY_SERIES
+        return Groups(slots, places, new, skipped) if len(slots) or new or skipped else None
 
 
 def _label_text(label: LabelSpec, text: str | None) -> str:
@@ -167,7 +185,7 @@ class LocalSlots:
 
     def __init__(self, index: SeriesIndex) -> None:
         self._index = index
-        self._slots = Growing((), np.intp, fill=-1)
+        self._slots = Growing((), np.int32, fill=-1)
         self._overflow = Growing((), np.bool_)
         self._unresolved: dict[int, tuple[str, ...]] = {}
         self._size = 0
@@ -178,9 +196,20 @@ class LocalSlots:
             self._unresolved[self._size] = values
             self._size += 1
 
-    def resolve(self, local: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Slots (k,) of the state for local slots (k,), and which of them a limit changed."""
+    def resolve(self, groups: Groups) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Slots (k,) of the state for what a delta touched, and which of them (k,) a limit changed."""
         slots, overflow = self._slots.reserve(self._size), self._overflow.reserve(self._size)
-        for slot in local[slots[local] < 0].tolist():
-            slots[slot], overflow[slot] = self._index.resolve(self._unresolved.pop(slot))
-        return slots[local], overflow[local]
+        local = groups.slots
+        found = slots[local]
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown):
+            unknown = unknown[np.argsort(groups.places[unknown], kind="stable")]
+            for slot in dict.fromkeys(local[unknown].tolist()):
+                slots[slot], overflow[slot] = self._index.resolve(self._unresolved.pop(slot))
+            found = slots[local]
+        return found.astype(np.intp), overflow[local]
+
+    def resolved(self, local: Sequence[int]) -> list[int]:
+        """Slots of the state for local slots that a delta touched, once `resolve` was called for it."""
+        found: list[int] = self._slots.data[np.array(local, np.intp)].tolist()
+        return found

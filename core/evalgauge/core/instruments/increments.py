@@ -14,6 +14,7 @@ from evalgauge.core.instruments.exemplars import LastExemplars
 from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from fractions import Fraction
 
     from numpy.typing import NDArray
@@ -42,26 +43,48 @@ class Increments:
     """(local slot, bucket) → the last one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Singles:
+    """Events that are to be counted one by one, in the order of `groups.slots`, because there are many series."""
+
+    groups: Groups
+    buckets: NDArray[np.intp] | None
+    """Shape (k,); None where there is one."""
+    values: NDArray[np.float64] | None
+    """What to add to the sums, shape (k,); None where only events are counted."""
+    exemplars: dict[tuple[int, int], Exemplar]
+    """(local slot, bucket) → the last one."""
+
+
 class Accumulator:
     """Counts in `width` buckets and, if wanted, an exact sum for each local slot of one reducer."""
 
     def __init__(self, spec: MetricSpec, *, width: int, summed: bool, exemplars: bool) -> None:
-        self.grouper = Grouper(spec)
+        self.grouper = Grouper(spec, singly=True)
         self._width = width
         self._counts = Growing((width,), np.int64)
         self._words = tuple(Growing((), np.int64) for _ in SUM_WORDS) if summed else ()
         self._rare: exact.Rare = {}
         self._added = 0
         """Values added to sums since the last carry."""
+        self._buckets: list[NDArray[np.intp]] = []
+        self._values: list[NDArray[np.float64]] = []
         self._exemplars = LastExemplars(width) if exemplars else None
 
     def count(self, group: Rows, buckets: NDArray[np.intp] | None = None) -> None:
         """Count the events of a group (N,), each in its bucket (N,); without buckets there is one."""
+        if self.grouper.singly:
+            if buckets is not None:
+                self._buckets.append(buckets)
+            return
         places = group.slots if buckets is None else group.slots * self._width + buckets
         np.add.at(self._counts.reserve(group.size).reshape(-1), places, 1)
 
     def sum(self, group: Rows, values: NDArray[np.float64]) -> None:
         """Add the values (N,), finite, of a group to its sums."""
+        if self.grouper.singly:
+            self._values.append(values)
+            return
         top, hi, lo = (word.reserve(group.size) for word in self._words)
         for start in range(0, len(values), exact.SAFE_ADDS):
             part = slice(start, start + exact.SAFE_ADDS)
@@ -78,11 +101,18 @@ class Accumulator:
         if self._exemplars is not None:
             self._exemplars.see(columns, group, buckets, values)
 
-    def take(self) -> Increments | None:
+    def take(self) -> Increments | Singles | None:
         """Everything since the last call, None if there is nothing."""
+        singly = self.grouper.singly
         groups = self.grouper.take()
         if groups is None:
             return None
+        exemplars = self._exemplars.take() if self._exemplars is not None else {}
+        if singly:
+            buckets = np.concatenate(self._buckets) if self._buckets else None
+            values = np.concatenate(self._values) if self._values else None
+            self._buckets, self._values = [], []
+            return Singles(groups, buckets, values, exemplars)
         slots = groups.slots
         size = int(slots.max()) + 1 if len(slots) else 0
         words = [word.reserve(size) for word in self._words]
@@ -94,39 +124,59 @@ class Accumulator:
         for array in arrays:
             array[slots] = 0
         rare, self._rare, self._added = self._rare, {}, 0
-        exemplars = self._exemplars.take() if self._exemplars is not None else {}
         return Increments(groups, taken[0], tuple(taken[1:]), rare, exemplars)
 
 
-def merge(table: Table, column: str, delta: Increments, local: LocalSlots) -> Merged:
+def merge(table: Table, column: str, delta: Increments | Singles, local: LocalSlots) -> Merged:
     """Add increments to a table whose counts stand in `column`, and whose sums stand in `SUM_WORDS`."""
     local.announce(delta.groups.new)
-    slots, overflow = local.resolve(delta.groups.slots)
-    width = delta.counts.shape[1]
-    places = (slots[:, np.newaxis] * width + np.arange(width)).reshape(-1)
-    np.add.at(table.column(column).reshape(-1), places, delta.counts.reshape(-1))
-    if delta.words:
-        _merge_sums(table, slots, delta, local)
+    slots, overflow = local.resolve(delta.groups)
+    counts = table.column(column)
+    if isinstance(delta, Singles):
+        places = slots if delta.buckets is None else slots * counts.shape[1] + delta.buckets
+        np.add.at(counts.reshape(-1), places, 1)
+        overflowed = int(np.count_nonzero(overflow))
+        if delta.values is not None:
+            _add_values(table, slots, delta.values)
+    else:
+        width = delta.counts.shape[1]
+        places = (slots[:, np.newaxis] * width + np.arange(width)).reshape(-1)
+        np.add.at(counts.reshape(-1), places, delta.counts.reshape(-1))
+        overflowed = int(delta.counts[overflow].sum())
+        if delta.words:
+            _add_words(table, slots, delta.words)
+            resolved = local.resolved(list(delta.rare))
+            _add_rare(table, zip(resolved, delta.rare.values(), strict=True))
     if delta.exemplars:
-        keys = np.array([slot for slot, _ in delta.exemplars], np.intp)
-        resolved = local.resolve(keys)[0].tolist()
+        resolved = local.resolved([slot for slot, _ in delta.exemplars])
         for slot, ((_, bucket), exemplar) in zip(resolved, delta.exemplars.items(), strict=True):
             table.exemplars[slot, bucket] = exemplar
         table.touch_extras(resolved)
     table.touch(slots)
-    return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
+    return Merged(overflowed, delta.groups.skipped)
 
 
-def _merge_sums(table: Table, slots: NDArray[np.intp], delta: Increments, local: LocalSlots) -> None:
+def _add_words(table: Table, slots: NDArray[np.intp], words: tuple[NDArray[np.int64], ...]) -> None:
     top, hi, lo = (table.column(word) for word in SUM_WORDS)
-    for live, word in zip((top, hi, lo), delta.words, strict=True):
-        np.add.at(live, slots, word)
-    exact.carry(top, hi, lo, np.unique(slots))
-    if delta.rare:
-        resolved = local.resolve(np.array(list(delta.rare), np.intp))[0].tolist()
-        for slot, value in zip(resolved, delta.rare.values(), strict=True):
-            table.rare[slot] = table.rare.get(slot, 0) + value
-        table.touch_extras(resolved)
+    for column, word in zip((top, hi, lo), words, strict=True):
+        np.add.at(column, slots, word)
+    exact.carry(top, hi, lo, slots)
+
+
+def _add_values(table: Table, slots: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+    top, hi, lo = (table.column(word) for word in SUM_WORDS)
+    rare: exact.Rare = {}
+    for start in range(0, len(values), exact.SAFE_ADDS):
+        part = slice(start, start + exact.SAFE_ADDS)
+        exact.add(hi, lo, rare, slots[part], values[part])
+        exact.carry(top, hi, lo, slots[part])
+    _add_rare(table, rare.items())
+
+
+def _add_rare(table: Table, rare: Iterable[tuple[int, int]]) -> None:
+    for slot, value in rare:
+        table.rare[slot] = table.rare.get(slot, 0) + value
+        table.touch_extras((slot,))
 
 
 def shown_sums(table: Table, cache: Growing, factor: Fraction) -> NDArray[np.float64]:
