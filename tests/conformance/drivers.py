@@ -7,16 +7,23 @@ import http.client
 import os
 import shutil
 import socket
+import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import Producer
+from kafka import KafkaAdminClient
 
 from evalgauge.collectors.file import FileCollector
 from evalgauge.collectors.http import HttpCollector
+from evalgauge.collectors.kafka import KafkaCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from evalgauge.core.collect import Collector
+    from tests.parts.kafka import Kafka
 
 
 class Driver(Protocol):
@@ -134,5 +141,72 @@ class HttpDoor:
             connection.close()
 
 
-DRIVERS: Sequence[Callable[[Path], Driver]] = (GrowingFile, RotatedFile, PackedFile, HttpDoor)
-"""Add a collector's driver here, and it is held to everything below this folder."""
+class KafkaTopic:
+    """A topic of one partition, one event a record, read by kafka-python."""
+
+    part = "kafka"
+    """The fixture that gives the server it needs."""
+    kind = "kafka"
+    collector: type[Collector] = KafkaCollector
+    pushes = False
+    client = "kafka-python"
+
+    def __init__(self, folder: Path, broker: Kafka) -> None:
+        del folder
+        self._bootstrap = broker.bootstrap
+        self._topic = f"conformance-{uuid.uuid4().hex[:12]}"
+        # The suite brings events of three times the engine's limit, and the broker's own limit is one mebibyte.
+        room = {"max.message.bytes": str(8 << 20)}
+        with closing(KafkaAdminClient(bootstrap_servers=self._bootstrap)) as admin:
+            wanted = {"num_partitions": 1, "replication_factor": 1, "configs": room}
+            admin.create_topics({self._topic: wanted}, wait_for_metadata=True)
+        self._producer = Producer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "message.max.bytes": 8 << 20,
+                "linger.ms": 1,
+                "enable.idempotence": True,  # or a retry puts records behind later ones
+                "log_level": 0,
+            }
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Read the topic from its first record."""
+        return {
+            "bootstrap": self._bootstrap,
+            "topics": [self._topic],
+            "client": self.client,
+            "refresh": 0.2,
+        }
+
+    def deliver(self, body: bytes) -> bool:
+        """Produce, and wait until the broker has it all."""
+        for line in body.removesuffix(b"\n").split(b"\n"):
+            while True:
+                try:
+                    self._producer.produce(self._topic, line)
+                except BufferError:
+                    self._producer.flush(1)
+                else:
+                    break
+        return self._producer.flush(30) == 0
+
+
+class KafkaTopicFast(KafkaTopic):
+    """The same, read by confluent-kafka."""
+
+    client = "confluent"
+
+
+DRIVERS: Sequence[Callable[..., Driver]] = (
+    GrowingFile,
+    RotatedFile,
+    PackedFile,
+    HttpDoor,
+    KafkaTopic,
+    KafkaTopicFast,
+)
+"""Add a collector's driver here, and it is held to everything below this folder.
+
+It is called with a folder of its own, and, if it has a `part`, with what the fixture of that name gives.
+"""

@@ -98,6 +98,8 @@ class InputStatus:
     """Partition → position read so far, in words."""
     lag_bytes: dict[str, int] = field(default_factory=dict)
     """Partition → bytes that are there but not read yet."""
+    lag_events: dict[str, int] = field(default_factory=dict)
+    """Partition → events that are there but not read yet, where a log counts its records and not its bytes."""
     not_ready: str = ""
     """Why events cannot come in yet, in words; empty once they can."""
     note: str = ""

@@ -1,0 +1,410 @@
+"""Collector `kafka`: events from the topics of a Kafka cluster, each partition from its committed position on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+from evalgauge.collectors.kafka_chunks import FULL_BYTES, PartitionReader, Place
+from evalgauge.collectors.kafka_client import Partition, Polled, Unavailable
+from evalgauge.collectors.kafka_config import KafkaConfig
+from evalgauge.collectors.kafka_handover import Handover
+from evalgauge.collectors.kafka_watch import Library, View, Watch
+from evalgauge.core.collect import InputContext, Stopped
+from evalgauge.core.errors import ConfigError, EvalgaugeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+
+    from evalgauge.collectors.kafka_client import Client, Topic
+
+_log = logging.getLogger(__name__)
+
+_POLL = 0.2
+"""Seconds of an idle poll; also how soon a stop is noticed."""
+_PATIENCE = 1.0
+"""Seconds without room after which partitions are paused and polled on; until then waiting is cheaper.
+
+librdkafka throws away what it has fetched of a paused partition.
+"""
+_PAUSED_POLL = 0.05
+_BUSY_POLL = 0.005
+_LINGER = 0.05
+"""Seconds that a partition with little to read waits at most for those with much."""
+_TROUBLE_SHOWN = 10.0
+"""Seconds that a complaint of the client is shown after it was last heard."""
+_HELD_BYTES = 8 << 20
+"""Most that is kept of all partitions in chunks that are not full: a thousand of them would come to a gigabyte."""
+_UNTIL_END_PATIENCE = 30.0
+"""Seconds within which the brokers must answer where reading is to end."""
+_NOTES = 3
+
+
+def _library(config: KafkaConfig, name: str) -> Library:
+    """The client library the input asks for. Raises `ConfigError` where it is not installed."""
+    wanted = {"kafka-python": "kafka", "confluent": "kafka-fast"}[config.client]
+    try:
+        if config.client == "confluent":
+            from evalgauge.collectors.kafka_fast import FastLibrary  # noqa: PLC0415 - an extra
+
+            return FastLibrary(config, name)
+        from evalgauge.collectors.kafka_pure import PureLibrary  # noqa: PLC0415 - an extra
+
+        return PureLibrary(config, name)
+    except ImportError as error:
+        package = "confluent-kafka" if config.client == "confluent" else "kafka-python"
+        msg = f"input `{name}`: reading Kafka needs the package {package}: pip install 'evalgauge[{wanted}]' ({error})"
+        raise ConfigError(msg) from error
+
+
+class KafkaCollector:
+    """Reads topics as the only reader: every partition is ours, and positions are committed with the state.
+
+    A chunk holds whole records of one partition. Its position is the next offset, with the topic's id, so that a
+    topic that was deleted and made again is not taken for the old one. Everything the cluster may do while we read
+    (brokers go, partitions come, retention runs past us) is explained in the input's note and then gone on from.
+    """
+
+    Config: ClassVar[type[BaseModel]] = KafkaConfig
+    pushes: ClassVar[bool] = False
+
+    def __init__(self, config: KafkaConfig, context: InputContext) -> None:
+        """Check what can be checked without connecting. Raises `ConfigError`."""
+        self._config = config
+        self._context = context
+        self._library = _library(config, context.name)
+        self._watch = Watch(self._library, config, context.name)
+        self._handover = Handover(context.sink, 2 * min(FULL_BYTES, context.max_chunk_bytes), context.name)
+        self._client: Client | None = None
+        self._view = self._watch.view
+        self._readers: dict[Partition, PartitionReader] = {}
+        self._pending: set[Partition] = set()
+        """Partitions of which something was read that may not be handed over yet."""
+        self._flushed = 0.0
+        self._places: dict[str, Place] = {}
+        """Where partitions were left that are not read now: from the run before, strayed, or of a deleted topic."""
+        self._not_before: dict[Partition, int] = {}
+        """The number of the first view that may be believed about a strayed partition."""
+        self._original: set[Partition] | None = None
+        """Partitions of the first look: the configured start is theirs, others begin at their first record."""
+        self._goal: dict[Partition, int] = {}
+        self._paused = False
+        self._explained: dict[Partition, str] = {}
+        self._trouble = ("", 0.0)
+        context.status.not_ready = "no broker has answered yet"
+
+    def run(self) -> None:
+        """Read until stopped, or to the end if `until: end`.
+
+        Raises ConfigError for a start that a partition does not have, and, with `until: end`, EvalgaugeError where
+        brokers or topics are not there.
+        """
+        self._places = {name: Place.of(position) for name, position in self._context.positions.items()}
+        try:
+            with self._watch.running():
+                self._read()
+        except Stopped:
+            _log.debug("input `%s`: the engine takes no more", self._context.name)
+        finally:
+            self._handover.close()
+            self._tell()
+            if self._client is not None:
+                self._client.close()
+
+    def _read(self) -> None:
+        stop = self._context.stop
+        started = time.monotonic()
+        while not stop.is_set():
+            if self._watch.view is not self._view:
+                self._adopt(self._watch.view)
+            if self._config.until == "end" and self._at_goal(time.monotonic() - started):
+                return
+            if self._client is None or not self._readers:
+                self._watch.wait(self._view, _POLL)
+                continue
+            self._step(self._client)
+
+    def _step(self, client: Client) -> None:
+        """Poll once. Full chunks are handed over; others once nothing more is there and the engine waits for them.
+
+        So chunks grow with the load: while the engine is busy they fill, and while it is not nothing is held back.
+        """
+        if not self._room(client):
+            self._take(client.poll(_PAUSED_POLL))
+            return
+        wanted = self._handover.wait_empty(0)
+        timeout = _POLL if not self._pending else 0 if wanted else _BUSY_POLL
+        polled = client.poll(timeout)
+        self._take(polled)
+        if wanted:
+            due = not polled.batches or time.monotonic() - self._flushed > _LINGER
+        else:
+            due = sum(self._readers[partition].size for partition in self._pending) > _HELD_BYTES
+        if due and self._pending:
+            self._flush()
+
+    def _room(self, client: Client) -> bool:
+        """Wait for room a while; pause where that takes longer, and read on once there is room again."""
+        if self._handover.wait(0 if self._paused else _PATIENCE):
+            if self._paused:
+                client.resume()
+                self._paused = False
+            return True
+        if not self._paused:
+            client.pause()
+            self._paused = True
+        return False
+
+    def _take(self, polled: Polled) -> None:
+        for batch in polled.batches:
+            reader = self._readers.get(batch.partition)
+            if reader is not None:
+                for chunk in reader.add(batch):
+                    self._handover.put(chunk)
+                self._pending.add(batch.partition)
+        if polled.trouble:
+            if self._trouble[0] != polled.trouble:
+                _log.warning("input %s: %s", self._context.name, polled.trouble)
+            self._trouble = (polled.trouble, time.monotonic())
+        if polled.strayed:
+            self._leave(polled.strayed)
+            number = self._watch.ask_again(polled.strayed)
+            self._not_before |= dict.fromkeys(polled.strayed, number)
+
+    def _flush(self) -> None:
+        for partition in self._pending:
+            reader = self._readers[partition]
+            if reader.pending:
+                self._handover.put(reader.take())
+        self._pending.clear()
+        self._flushed = time.monotonic()
+
+    def _leave(self, partitions: list[Partition]) -> None:
+        """Read these no more; remember the place after what was handed over."""
+        for partition in partitions:
+            reader = self._readers.pop(partition, None)
+            self._pending.discard(partition)
+            if reader is not None:
+                self._places[str(partition)] = reader.place
+            self._context.status.lag_events.pop(str(partition), None)
+
+    # -- what the cluster has -----------------------------------------------------------------------------
+
+    def _adopt(self, view: View) -> None:
+        """Begin with partitions that are new, leave those that are gone."""
+        self._view = view
+        if not view.trouble:
+            if self._client is None and not self._connect():
+                return
+            assert self._client is not None  # noqa: S101 - for the type checker
+            if self._original is None and not self._first_look(view):
+                return
+            gone = [
+                partition
+                for partition, reader in self._readers.items()
+                if partition.topic not in view.topics
+                or partition.number not in view.topics[partition.topic].partitions
+                or _is_another(reader.place, view.topics[partition.topic])
+            ]
+            if gone:
+                self._client.drop(gone)
+                self._leave(gone)
+            offsets: dict[Partition, int] = {}
+            for name, topic in view.topics.items():
+                for partition in (Partition(name, number) for number in topic.partitions):
+                    if (
+                        partition not in self._readers
+                        and partition in view.ends
+                        and partition in view.begins
+                        and view.number >= self._not_before.get(partition, 0)
+                    ):
+                        offsets[partition] = self._begin(partition, topic, view)
+            if offsets:
+                self._client.assign(offsets)
+        self._tell()
+
+    def _connect(self) -> bool:
+        try:
+            self._client = self._library.client()
+        except Unavailable as error:
+            self._context.status.not_ready = f"the brokers cannot be read from: {error}"
+            return False
+        return True
+
+    def _first_look(self, view: View) -> bool:
+        """See what is there before anything is read; False where its end is not known yet and is needed."""
+        there = {
+            Partition(name, number) for name, topic in view.topics.items() for number in topic.partitions
+        }
+        if self._config.until == "end":
+            missing = self._missing(view)
+            if missing or not there:
+                raise EvalgaugeError(f"input `{self._context.name}`: {missing or self._no_match()}")
+            if leaderless := sorted(there - view.ends.keys()):
+                self._context.status.not_ready = f"partition {leaderless[0]} has no leader"
+                return False
+            self._goal = dict(view.ends)
+        if isinstance(self._config.start, dict):
+            for name in self._config.start:
+                topic = view.topics.get(Partition.named(name).topic)
+                if topic is not None and Partition.named(name) not in there:
+                    raise ConfigError(
+                        f"input `{self._context.name}`: `start` names {name}, but that topic has "
+                        f"{len(topic.partitions)} partitions, counted from 0"
+                    )
+        self._original = there
+        return True
+
+    def _begin(self, partition: Partition, topic: Topic, view: View) -> int:
+        """The offset to read a partition from; makes its reader and commits a beginning that is new."""
+        low, high = view.begins[partition], view.ends[partition]
+        known = self._places.pop(str(partition), None)
+        if known is None:
+            offset, place = self._start(partition, low, high, view), Place(0)
+        else:
+            offset, place = self._resume(partition, topic, known, low, high), known
+        reader = PartitionReader(
+            partition,
+            Place(offset, place.bytes, topic.id, place.leader_epoch if offset == place.offset else None),
+            self._config.format,
+            self._context.max_chunk_bytes,
+        )
+        self._readers[partition] = reader
+        if known is None or known.offset != offset or known.topic_id != topic.id:
+            self._handover.put(reader.begin())
+        return offset
+
+    def _start(self, partition: Partition, low: int, high: int, view: View) -> int:
+        """Where a partition begins that has no position."""
+        start = self._config.start
+        if self._original is None or partition not in self._original or self._topic_is_known(partition.topic):
+            return low
+        if self._context.start_at_end or start == "latest":
+            return high
+        if isinstance(start, datetime):
+            return view.starts.get(partition, high)
+        if not isinstance(start, dict):
+            return low
+        offset = start.get(str(partition), low)
+        if offset > high:
+            raise ConfigError(
+                f"input `{self._context.name}`: `start` begins {partition} at offset {offset}, but it ends at {high}"
+            )
+        if offset < low:
+            self._explain(
+                partition, f"{partition}: `start` is offset {offset}, but the first that is left is {low}"
+            )
+        return max(offset, low)
+
+    def _topic_is_known(self, topic: str) -> bool:
+        """Another partition of it has a position, so this one was added since."""
+        return any(name.rpartition("/")[0] == topic for name in self._context.positions)
+
+    def _resume(self, partition: Partition, topic: Topic, place: Place, low: int, high: int) -> int:
+        """The offset to go on from, which is the position's unless the log has changed under us."""
+        offset = place.offset
+        if _is_another(place, topic) or (offset > high and not (topic.id and place.topic_id)):
+            self._explain(
+                partition,
+                f"{partition}: the topic was deleted and made again; the new one is read from its first record, "
+                f"offset {low} (the old one had been read to {offset})",
+            )
+            return low
+        if offset > high:
+            self._explain(
+                partition,
+                f"{partition}: the brokers have lost records that were read already: read to offset {offset}, but the "
+                f"log ends at {high}; going on there. Unclean leader election does this",
+            )
+            return high
+        if offset < low:
+            self._explain(
+                partition,
+                f"{partition}: retention deleted records before they were read: up to {low - offset} events, offsets "
+                f"{offset} to {low - 1}, are lost to every metric; going on at {low}",
+            )
+            return low
+        return offset
+
+    def _explain(self, partition: Partition, text: str) -> None:
+        _log.error("input %s: %s", self._context.name, text)
+        self._explained[partition] = f"{text} ({time.strftime('%FT%TZ', time.gmtime())})"
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _at_goal(self, waited: float) -> bool:
+        """Everything that was there at the start is with the engine. Raises EvalgaugeError where nobody answers."""
+        if self._original is None:
+            if waited > _UNTIL_END_PATIENCE:
+                why = self._view.trouble or self._context.status.not_ready
+                raise EvalgaugeError(
+                    f"input `{self._context.name}`: {', '.join(self._config.bootstrap)} cannot be read: {why}"
+                )
+            return False
+        client = self._client
+        if client is None or self._pending:
+            return False
+        for partition, end in list(self._goal.items()):
+            position = client.position(partition)
+            if partition in self._readers and (position is None or position < end):
+                return False
+            if partition not in self._readers and partition in self._view.ends:
+                return False
+        return self._handover.wait_empty(_POLL)
+
+    # -- what it says of itself ---------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        view, status = self._view, self._context.status
+        for partition, reader in self._readers.items():
+            name = str(partition)
+            status.positions[name] = f"offset {reader.place.offset}"
+            position = reader.place.offset
+            if self._client is not None and not reader.pending:
+                # Past the markers of transactions, which are no records to wait for.
+                position = max(position, self._client.position(partition) or 0)
+            if partition in view.ends:
+                status.lag_events[name] = max(0, view.ends[partition] - position)
+        missing = "" if self._original is None else self._missing(view)
+        if not view.trouble:
+            status.not_ready = missing
+        elif self._original is None:
+            brokers = ", ".join(self._config.bootstrap)
+            status.not_ready = f"no broker has answered yet at {brokers}: {view.trouble}"
+        status.note = "; ".join([*self._passing(view, missing), *self._lasting()])
+
+    def _passing(self, view: View, missing: str) -> Iterator[str]:
+        """What is wrong at the moment."""
+        if view.trouble:
+            since = time.strftime("%FT%TZ", time.gmtime(view.since))
+            yield f"the brokers have not answered since {since}: {view.trouble}"
+        if missing:
+            yield missing
+        elif self._config.topic_pattern is not None and not view.trouble and not view.topics:
+            yield self._no_match()
+        if self._trouble[0] and time.monotonic() - self._trouble[1] < _TROUBLE_SHOWN:
+            yield self._trouble[0]
+
+    def _lasting(self) -> Iterator[str]:
+        """What happened to the log in this process's life, newest last."""
+        yield from list(self._explained.values())[-_NOTES:]
+        if len(self._explained) > _NOTES:
+            yield f"and {len(self._explained) - _NOTES} more partitions: see the log"
+
+    def _missing(self, view: View) -> str:
+        missing = [name for name in self._config.topics or () if name not in view.topics]
+        if not missing:
+            return ""
+        return f"topic{'s' if missing[1:] else ''} {', '.join(missing)} {'do' if missing[1:] else 'does'} not exist"
+
+    def _no_match(self) -> str:
+        return f"no topic matches {self._config.topic_pattern}"
+
+
+def _is_another(place: Place, topic: Topic) -> bool:
+    """The topic is not the one the place was in: it has the name, but another id."""
+    return bool(place.topic_id and topic.id and place.topic_id != topic.id)
