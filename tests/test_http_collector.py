@@ -130,6 +130,7 @@ def test_the_binary_mode_is_put_together_from_headers_and_body(door: Door) -> No
         ce_type="judgment.executed",
         ce_time="2026-01-01T00:00:00Z",
         ce_traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ce_dataschema="https://schemas.example/judgment",
         traceparent="00-11111111111111111111111111111111-1111111111111111-01",
     )
     assert answer.status == 202
@@ -141,6 +142,7 @@ def test_the_binary_mode_is_put_together_from_headers_and_body(door: Door) -> No
             "type": "judgment.executed",
             "time": "2026-01-01T00:00:00Z",
             "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "dataschema": "https://schemas.example/judgment",
             "data": {"score": 0.5},
         }
     ]
