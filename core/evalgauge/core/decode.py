@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 32
 """Lines that are tried together where a piece has bad ones."""
-_INDEX, _BYTE = re.compile(r"`\$\[(\d+)\]"), re.compile(r"\(byte (\d+)\)")
-"""Where msgspec's errors say which of the lines, or which byte, is at fault."""
+_INDEX, _BYTE = re.compile(r" at `\$\[(\d{1,9})\][^`]*`$"), re.compile(r"\(byte (\d{1,9})\)$")
+"""Where msgspec's errors say which of the lines, or which byte, is at fault: at the end, since they quote the event."""
 _EMPTY_JSON = re.compile(rb'\s*(?:""|\{\s*\}|\[\s*\])\s*')
 
 LARGEST = {"integer": 2**63 - 1, "number": sys.float_info.max}
@@ -61,9 +61,6 @@ class BadEvent(Exception):  # noqa: N818 - a signal, not a fault
     def __init__(self, reason: Reason, detail: str, type_: str = UNKNOWN_TYPE_LABEL) -> None:
         super().__init__(detail)
         self.reason, self.detail, self.type = reason, detail, type_
-
-
-_UNEXPLAINED = BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
 
 
 class Shape(Protocol):
@@ -204,17 +201,20 @@ class _Careful:
         stripped = text.strip(b" \t\r")
         if not stripped:
             return
-        finding = self._outer(line, stripped) or self._shape.explain(stripped)
+        finding = self._outer(line, stripped)
         if finding is None and stripped[:1] + stripped[-1:] != b"{}":
-            finding = BadEvent(Reason.MALFORMED_JSON, "the line is no single JSON object")
+            finding = self._shape.explain(stripped) or BadEvent(
+                Reason.MALFORMED_JSON, "the line is no single JSON object"
+            )
         if finding is None:
-            try:  # a line that is only near a fault
+            # Decoded first: `explain` looks at what decoding skips too, and neighbours must not decide who is judged.
+            try:
                 self._events.append(self._shape.decode(stripped))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                finding = _UNEXPLAINED
+                self._result.refusals.append(_refusal(self._shape, text, self._first + line))
             else:
                 self._good[line] = True
-                return
+            return
         self._result.refusals.append(
             Refusal(self._first + line, finding.reason, finding.detail, finding.type, text)
         )
@@ -231,7 +231,7 @@ class _Careful:
 
 
 def _refusal(shape: Shape, text: bytes, line: int) -> Refusal:
-    finding = shape.explain(text) or _UNEXPLAINED
+    finding = shape.explain(text) or BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
     return Refusal(line, finding.reason, finding.detail, finding.type, text)
 
 

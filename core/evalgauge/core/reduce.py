@@ -263,11 +263,10 @@ class Reducer:
                     todo += [(first, middle), (middle, last)]
             self._start_anew()
         deltas = None
-        if culprits:
-            try:
-                deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
-            except Exception:  # noqa: BLE001 - a plug-in may raise anything
-                self._start_anew()
+        try:  # what raised may also have been a cache that is forgotten by now
+            deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
+        except Exception:  # noqa: BLE001 - a plug-in may raise anything
+            self._start_anew()
         if deltas is None:
             # It raises on the batch but on no half of it: an error of the instrument that no event explains.
             together = "an instrument fails on the whole batch though on no part of it"
