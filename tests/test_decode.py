@@ -201,12 +201,9 @@ metrics:
         if decoded.refusals:
             return False
         from evalgauge.core.columns import Columns  # noqa: PLC0415 - only here
-        from evalgauge.core.encoders import Encoders  # noqa: PLC0415 - only here
 
         reader, events, rows = decoded.groups[0]
-        bad = reader.check is not None and bool(
-            reader.check(Columns(reader, events, rows, Encoders(), 0.0)).any()
-        )
+        bad = reader.check is not None and bool(reader.check(Columns(reader, events, rows, {}, 0.0)).any())
         assert bad == (shape.explain(line) is not None)
         return not bad
 
