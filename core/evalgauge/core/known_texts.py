@@ -2,8 +2,8 @@
 
 Most fields that become labels have few values. Decoded as one of the texts that are known, a value is found in the
 text's own hash table and is always the same object: no memory is taken for it, none is given back, its hash is known,
-and a look-up of it in a dictionary compares nothing. That is a quarter of the whole time. Such a decoder refuses
-what the plain one accepts as soon as a text is new; then the plain one decodes the piece, and what it brings is learnt.
+and a look-up of it in a dictionary compares nothing. Such a decoder refuses what the plain one accepts as soon as a
+text is new; then the plain one decodes the piece, and what it brings is learnt.
 """
 
 from __future__ import annotations
