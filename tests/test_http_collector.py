@@ -861,6 +861,12 @@ def test_503_for_one_connection_too_many() -> None:
             answer = door.post(b"{}")
             refused(answer, 503)
             assert answer.headers["Retry-After"]
+            with door.raw() as slow:  # whoever has not sent all yet gets the answer too, and no reset
+                slow.sendall(HEAD + b"Content-Length: 20\r\n\r\n")
+                for _ in range(4):
+                    time.sleep(0.05)
+                    slow.sendall(b"12345")
+                assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
             first.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
             assert first.recv(1000).startswith(b"HTTP/1.1 202 ")
         until(lambda: door.post(ndjson(event("room"))).status == 202, "room for another connection")

@@ -38,6 +38,12 @@ data:
 TEXTS = st.text(max_size=6) | st.sampled_from(["", "a", "ä", "\0", '"', "\\", "\u2028", "a" * 200])
 
 
+@pytest.fixture(autouse=True)
+def every_piece_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few its events."""
+    monkeypatch.setattr(known_texts, "FEWEST_EVENTS", 1)
+
+
 def body_of(found: list[bytes]) -> bytes:
     """Lines as one body."""
     return b"".join(line + b"\n" for line in found)
@@ -75,6 +81,17 @@ def test_texts_are_one_object_once_they_are_known() -> None:
     one, two = shape.events(body, 2) or []
     assert one.data.f_who is two.data.f_who
     assert one.source is two.source
+
+
+def test_few_events_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece must be large enough to repay it."""
+    monkeypatch.setattr(known_texts, "FEWEST_EVENTS", 3)
+    shape = CloudEventsShape(dict(lab().events))
+    found = lines(*(event(number, who="somebody") for number in range(3)))
+    for expected, taught in ((False, found[:2]), (True, found)):
+        for _ in range(known_texts.STEADY + 1):
+            shape.events(body_of(taught), len(taught))
+        assert (shape._known._knowing is not None) is expected
 
 
 def test_a_field_of_too_many_texts_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

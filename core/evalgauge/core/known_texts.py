@@ -20,6 +20,8 @@ MOST_TEXTS = 256
 STEADY = 4
 """Pieces in a row that must bring no new text before a decoder is built; doubled whenever one came too early."""
 _MOST_STEADY = 1 << 10
+FEWEST_EVENTS = 256
+"""Events of a piece that teaches: what is learnt from fewer costs more than it will save."""
 
 
 Key = TypeVar("Key", bound="Hashable")
@@ -55,7 +57,8 @@ class KnownTexts(Generic[Key]):
             if self._knowing is not None:
                 self._knowing, self._steady = None, 0
                 self._enough = min(2 * self._enough, _MOST_STEADY)
-            self._learn(events)
+            if count >= FEWEST_EVENTS:
+                self._learn(events)
         return events
 
     def _learn(self, events: list[Any]) -> None:
