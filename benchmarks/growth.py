@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from evalgauge.core.pipeline import Pipeline
 
 _SIZES = (1_000, 10_000, 100_000, 1_000_000)
-_OVERSHOOT = 700_000
+_OVERSHOOT = 1_400_000
 """Events that may pass before a pipeline looks up from its work."""
 
 
 def run(*, quick: bool) -> list[Row]:
     """Each size in a process of its own that gives birth to its series first; then they take turns."""
     sizes = _SIZES[:3] if quick else _SIZES
-    rounds, turn = (2, 100_000) if quick else (5, 400_000)
+    rounds, turn = (2, 100_000) if quick else (4, 400_000)
     with contextlib.ExitStack() as stack:
         runners = {
             size: stack.enter_context(_Runner.started(size, rounds * (turn + _OVERSHOOT), turn))
@@ -71,12 +71,14 @@ class _Runner:
             file = workload.write_growth(Path(folder) / "events.ndjson", count, size, seed=2)
             ours, theirs = multiprocessing.Pipe()
             arguments = (folder, file, round(size**0.5) ** 2, turn, theirs)
-            process = multiprocessing.get_context("spawn").Process(target=_count, args=arguments)
+            process = multiprocessing.get_context("spawn").Process(target=_count, args=arguments, daemon=True)
             process.start()
             theirs.close()
-            yield cls(ours)
-            ours.close()
-            process.join()
+            try:
+                yield cls(ours)
+            finally:
+                ours.close()
+                process.join()
 
     def turn(self) -> float:
         """Events a second of its next turn."""

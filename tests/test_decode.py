@@ -201,12 +201,9 @@ metrics:
         if decoded.refusals:
             return False
         from evalgauge.core.columns import Columns  # noqa: PLC0415 - only here
-        from evalgauge.core.encoders import Encoders  # noqa: PLC0415 - only here
 
         reader, events, rows = decoded.groups[0]
-        bad = reader.check is not None and bool(
-            reader.check(Columns(reader, events, rows, Encoders(), 0.0)).any()
-        )
+        bad = reader.check is not None and bool(reader.check(Columns(reader, events, rows, {}, 0.0)).any())
         assert bad == (shape.explain(line) is not None)
         return not bad
 
@@ -268,3 +265,40 @@ def test_values_that_are_no_lines_are_never_taken_for_lines(parts: list[bytes]) 
     good = [number for number, part in enumerate(parts) if part == one()]
     assert [line for _, _, rows in decoded.groups for line in rows.tolist()] == good
     assert [refusal.line for refusal in decoded.refusals] == [n for n in range(len(parts)) if n not in good]
+
+
+ODD = run(blob="@").replace(b'"@"', b'"caf\xe9"')
+"""A sound event with a payload that nobody reads, in another character set."""
+
+
+@pytest.mark.parametrize(
+    "neighbours",
+    [
+        [run(), run() + run()],
+        [run(kind="`$[0]`")],
+        [run(), run(), run(kind=f"`$[{'9' * 5_000}]`")],
+        [one(type=f"(byte {'9' * 5_000})")],
+        [run(who="@").replace(b"@", b"caf\xe9"), run()],
+        [run()[:-1], run()],
+        [b"[1]"],
+    ],
+    ids=[
+        "two on a line",
+        "quotes a place",
+        "quotes a long place",
+        "quotes a byte",
+        "same bytes",
+        "open",
+        "array",
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_neighbours_do_not_decide_whether_an_event_is_good(neighbours: list[bytes], first: bool) -> None:
+    """A line near a fault is judged as it would be alone; what an error message quotes of an event leads nowhere."""
+    together = [ODD, *neighbours] if first else [*neighbours, ODD]
+    for ending in (b"\n", b" \n", b"\r\n"):
+        decoded = decode(SHAPES[True], b"".join(line + ending for line in together), Limits(), 0)
+        alone = [verdict(line) for line in together]
+        refused = {number: (reason, type_) for number, (reason, type_, _) in enumerate(alone) if reason}
+        assert {one.line: (one.reason.value, one.type) for one in decoded.refusals} == refused
+        assert together.index(ODD) not in refused

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode
-from evalgauge.core.encoders import Encoders
 from evalgauge.core.event import Limits
 from evalgauge.core.filters import mask, text_of
 from evalgauge.core.pack.model import Filter
@@ -103,7 +102,7 @@ def test_a_filter_passes_what_it_says(batch: list[dict[str, Any]], where: dict[s
     body = b"\n".join(lines(*(event(n, **data) for n, data in enumerate(batch))))
     decoded = decode(SHAPE, body, Limits(), 0)
     reader, events, rows = decoded.groups[0]
-    found = mask(FILTER.validate_python(where), Columns(reader, events, rows, Encoders(), 0.0))
+    found = mask(FILTER.validate_python(where), Columns(reader, events, rows, {}, 0.0))
     assert found.dtype == np.bool_
     assert found.tolist() == [passes(where, data) for data in batch]
 

@@ -130,6 +130,7 @@ def test_the_binary_mode_is_put_together_from_headers_and_body(door: Door) -> No
         ce_type="judgment.executed",
         ce_time="2026-01-01T00:00:00Z",
         ce_traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ce_dataschema="https://schemas.example/judgment",
         traceparent="00-11111111111111111111111111111111-1111111111111111-01",
     )
     assert answer.status == 202
@@ -141,6 +142,7 @@ def test_the_binary_mode_is_put_together_from_headers_and_body(door: Door) -> No
             "type": "judgment.executed",
             "time": "2026-01-01T00:00:00Z",
             "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "dataschema": "https://schemas.example/judgment",
             "data": {"score": 0.5},
         }
     ]
@@ -859,6 +861,12 @@ def test_503_for_one_connection_too_many() -> None:
             answer = door.post(b"{}")
             refused(answer, 503)
             assert answer.headers["Retry-After"]
+            with door.raw() as slow:  # whoever has not sent all yet gets the answer too, and no reset
+                slow.sendall(HEAD + b"Content-Length: 20\r\n\r\n")
+                for _ in range(4):
+                    time.sleep(0.05)
+                    slow.sendall(b"12345")
+                assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
             first.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
             assert first.recv(1000).startswith(b"HTTP/1.1 202 ")
         until(lambda: door.post(ndjson(event("room"))).status == 202, "room for another connection")

@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import random
+import statistics
 import sys
 import time
 from collections import Counter
@@ -125,23 +126,25 @@ def test_poison_in_a_file_is_refused_alone(
     dirty, clean = tmp_path / "dirty.ndjson", tmp_path / "clean.ndjson"
     dirty.write_bytes(b"".join(text for _, _, text in stream))
     clean.write_bytes(b"".join(line(event) for _, event, _ in stream))
-    seconds: dict[str, list[float]] = {"clean": [], "dirty": []}
-    for turn in range(3):
-        for path in (clean, dirty):
-            process, took = _replay(tmp_path, f"{path.stem}-{turn}", path)
-            seconds[path.stem].append(took)
-    text = PrometheusExporter.render(process.families()).decode()
+    ratios = []
+    for turn in range(5):
+        seconds: dict[str, float] = {}
+        for path in (clean, dirty) if turn % 2 else (dirty, clean):
+            process, seconds[path.stem] = _replay(tmp_path, f"{path.stem}-{turn}", path)
+            if path is dirty:
+                refused = process
+        ratios.append(seconds["clean"] / seconds["dirty"])
+    text = PrometheusExporter.render(refused.families()).decode()
     assert differences(oracle.samples(), exposed(text, "judgment_")) == []
     assert exposed(text, "evalgauge_events_accepted_total") == {
         key("evalgauge_events_accepted_total", {"input": "log", "type": "judgment.executed"}): EVENTS - POISON
     }
     _assert_rejects(text, "log")
-    _assert_letters(tmp_path / "dirty-2", stream)
-    best = {name: EVENTS / min(times) for name, times in seconds.items()}
+    _assert_letters(tmp_path / "dirty-4", stream)
     with capsys.disabled():
         sys.stdout.write(
-            f"\n1 % poison of {len(KINDS)} kinds: {best['dirty']:,.0f} events a second, "
-            f"clean {best['clean']:,.0f}: {best['dirty'] / best['clean']:.0%}\n"
+            f"\n1 % poison of {len(KINDS)} kinds: {EVENTS / seconds['dirty']:,.0f} events a second, "
+            f"{statistics.median(ratios):.0%} of clean (median of {len(ratios)} pairs)\n"
         )
 
 

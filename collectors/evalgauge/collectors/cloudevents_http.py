@@ -53,7 +53,9 @@ ACCEPT = ", ".join(FORMS)
 
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
-_ATTRIBUTE = re.compile(r"ce-([a-z0-9]{1,20})", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"ce-([a-z0-9]+)", re.IGNORECASE)
+_NO_HEADERS = {"data", "datacontenttype"}
+"""The body is the one, Content-Type the other."""
 _ESCAPED = re.compile(r"\\(.)")
 _JSON_TYPE = re.compile(r"(?:application|text)/json|[\w.!#$&^-]+/[\w.!#$&^-]+\+json", re.ASCII)
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
@@ -116,7 +118,7 @@ def binary_event(body: bytes, headers: Iterable[tuple[str, str]]) -> Lines:
             continue
         match = _ATTRIBUTE.fullmatch(header)
         name = match[1].lower() if match else ""
-        if not name or name.startswith("data") or name in attributes:
+        if not name or name in _NO_HEADERS or name in attributes:
             raise _malformed(
                 f"Header `{header[:40]}` names no attribute of an event, or one that is there already."
             )

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalgauge.core.series import passing
+from evalgauge.core.series import Encoder, ScalarEncoder, passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from evalgauge.core.encoders import Encoders
     from evalgauge.core.pack.model import EventSpec, QualityRule
     from evalgauge.core.reading import Path
-    from evalgauge.core.series import Encoder
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -82,7 +80,7 @@ class Columns:
         reader: TypeReader,
         events: Sequence[Any],
         lines: NDArray[np.int64],
-        encoders: Encoders,
+        encoders: dict[tuple[str, str], Encoder],
         arrival: float,
     ) -> None:
         self.reader = reader
@@ -91,7 +89,6 @@ class Columns:
         self.arrival = arrival
         self.n = len(events)
         self._encoders = encoders
-        self._together = encoders.combination(reader)
         self._raw: dict[str, list[Any]] = {}
         self._codes: dict[str, NDArray[np.intp]] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
@@ -160,24 +157,20 @@ class Columns:
                 found = np.full(self.n, encoder.code_of_text(self._forced[field]), np.intp)
             elif reader.path is None:
                 found = np.full(self.n, encoder[reader.constant], np.intp)
-            elif self._read_together(field):
-                found = self._codes[field]
             else:
                 found = np.fromiter(map(encoder.__getitem__, self.raw(field)), np.intp, self.n)
             self._codes[field] = found
         return found, encoder.texts
 
-    def _read_together(self, field: str) -> bool:
-        if self._together is None or field not in self._together.fields:
-            return False
-        codes = self._together.codes(self._bodies())
-        self._together = None
-        self._codes = {**(codes or {}), **self._codes}
-        return codes is not None
-
     def encoder(self, field: str) -> Encoder:
         """The text field's value → code table; it outlives the batch."""
-        return self._encoders.of(self.reader, field)
+        key = (self.reader.type, field)
+        encoder = self._encoders.get(key)
+        if encoder is None:
+            reader = self.reader.fields[field]
+            encoder = (ScalarEncoder if reader.scalar else Encoder)(reader.translate)
+            self._encoders[key] = encoder
+        return encoder
 
     def numbers(self, field: str) -> NDArray[np.float64]:
         """Values (n,) of a number field in its own unit; NaN where absent."""

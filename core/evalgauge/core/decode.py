@@ -17,6 +17,7 @@ import numpy as np
 from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.filters import text_of
+from evalgauge.core.known_texts import KnownTexts, known
 from evalgauge.core.lines import Lines, has_returns, survey, too_deep
 from evalgauge.core.reading import Path
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 32
 """Lines that are tried together where a piece has bad ones."""
-_INDEX, _BYTE = re.compile(r"`\$\[(\d+)\]"), re.compile(r"\(byte (\d+)\)")
-"""Where msgspec's errors say which of the lines, or which byte, is at fault."""
+_INDEX, _BYTE = re.compile(r" at `\$\[(\d{1,9})\][^`]*`$"), re.compile(r"\(byte (\d{1,9})\)$")
+"""Where msgspec's errors say which of the lines, or which byte, is at fault: at the end, since they quote the event."""
 _EMPTY_JSON = re.compile(rb'\s*(?:""|\{\s*\}|\[\s*\])\s*')
 
 LARGEST = {"integer": 2**63 - 1, "number": sys.float_info.max}
@@ -62,14 +63,14 @@ class BadEvent(Exception):  # noqa: N818 - a signal, not a fault
         self.reason, self.detail, self.type = reason, detail, type_
 
 
-_UNEXPLAINED = BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
-
-
 class Shape(Protocol):
     """One shape of incoming events: the CloudEvents envelope, or what a mapping describes."""
 
     least_brackets: int
     """Objects and lists that every event of this shape has, itself included."""
+
+    def events(self, body: bytes | memoryview, count: int) -> list[Any] | None:
+        """The events of `count` plain lines; None where the lines are not one event each."""
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes lines with `decode_lines`. It may refuse what `decode` accepts, never the other way round."""
@@ -90,7 +91,7 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
     """Decode a piece of a chunk that holds whole lines; its first line has number `first_line`."""
     lines = survey(body, limits)
     if lines.plain.all() and len(lines.plain):
-        events = _decoded(shape.decoder(), body, len(lines.plain))
+        events = shape.events(body, len(lines.plain))
         if events is not None and not too_deep(body, lines, limits, shape.least_brackets):
             decoded = Decoded(received=len(events), lines=len(events))
             numbers = np.arange(first_line, first_line + len(events), dtype=np.int64)
@@ -103,14 +104,6 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
     deep = too_deep(body, lines, limits, 0)
     lines.plain[deep] = False
     return _Careful(shape, body, limits, lines, frozenset(deep), first_line).decoded()
-
-
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count: int) -> list[Any] | None:
-    try:
-        events = decoder.decode_lines(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return events if len(events) == count else None
 
 
 def _group(  # noqa: PLR0913, PLR0917 - they belong together
@@ -208,17 +201,20 @@ class _Careful:
         stripped = text.strip(b" \t\r")
         if not stripped:
             return
-        finding = self._outer(line, stripped) or self._shape.explain(stripped)
+        finding = self._outer(line, stripped)
         if finding is None and stripped[:1] + stripped[-1:] != b"{}":
-            finding = BadEvent(Reason.MALFORMED_JSON, "the line is no single JSON object")
+            finding = self._shape.explain(stripped) or BadEvent(
+                Reason.MALFORMED_JSON, "the line is no single JSON object"
+            )
         if finding is None:
-            try:  # a line that is only near a fault
+            # Decoded first: `explain` looks at what decoding skips too, and neighbours must not decide who is judged.
+            try:
                 self._events.append(self._shape.decode(stripped))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                finding = _UNEXPLAINED
+                self._result.refusals.append(_refusal(self._shape, text, self._first + line))
             else:
                 self._good[line] = True
-                return
+            return
         self._result.refusals.append(
             Refusal(self._first + line, finding.reason, finding.detail, finding.type, text)
         )
@@ -235,7 +231,7 @@ class _Careful:
 
 
 def _refusal(shape: Shape, text: bytes, line: int) -> Refusal:
-    finding = shape.explain(text) or _UNEXPLAINED
+    finding = shape.explain(text) or BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
     return Refusal(line, finding.reason, finding.detail, finding.type, text)
 
 
@@ -283,25 +279,57 @@ class CloudEventsShape:
         """`tenant_given`: a token names the tenant, so that the event itself need not."""
         self._types = types
         self.tenant_given = tenant_given
-        single = len(types) == 1
-        structs = []
-        self._readers: dict[type, TypeReader] = {}
-        for number, (name, spec) in enumerate(types.items()):
-            data = _data_struct(f"Data{number}", spec, tenant_given=tenant_given)
-            envelope: list[Any] = [("id", Text), ("source", Text), ("data", data)]
+        self._readers = [
+            TypeReader(name, spec, _ENVELOPE, _native_fields(spec), Path("data"), _check_of(spec))
+            for name, spec in types.items()
+        ]
+        self._reader_of: dict[type, TypeReader] = {}
+        """By struct: that of any event, and that of events whose texts are known."""
+        self._knowing: list[type] = []
+        """The structs of the latter."""
+        self._decoder = self._decoder_of({})
+        self._texts = {
+            reader.type: [("", Path("source"))]
+            + [(name, Path(f"data.f_{name}")) for name, one in reader.spec.fields.items() if _is_text(one)]
+            for reader in self._readers
+        }
+        self._known = KnownTexts(self._decoder, self._texts_of, self._knowing_decoder)
+
+    def _decoder_of(self, texts: Mapping[tuple[str, str], tuple[str, ...]]) -> msgspec.json.Decoder[Any]:
+        """A decoder for events whose fields have these texts; (event type, field) → texts; "" is the source."""
+        single = len(self._readers) == 1
+        structs: list[type] = []
+        for number, reader in enumerate(self._readers):
+            name = reader.type
+            types = {key: found for (type_, key), found in texts.items() if type_ == name}
+            source = types.pop("", None)
+            data = _data_struct(f"Data{number}", reader.spec, types, tenant_given=self.tenant_given)
+            envelope: list[Any] = [("id", Text), ("source", known(Text, source)), ("data", data)]
             if single:
                 envelope.append(("type", Literal[name]))
             envelope += [("time", Time | None, None), ("traceparent", str | None, None)]
             tag_field, tag = (None, None) if single else ("type", name)
             struct = msgspec.defstruct(f"Event{number}", envelope, gc=False, tag_field=tag_field, tag=tag)
             structs.append(struct)
-            self._readers[struct] = TypeReader(
-                name, spec, _ENVELOPE, _native_fields(spec), Path("data"), _check_of(spec)
-            )
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-            Union[tuple(structs)] if structs else Literal[""]  # noqa: UP007 - made at run time
-        )
-        self._data_of = {reader.type: struct for struct, reader in self._readers.items()}
+        self._reader_of.update(zip(structs, self._readers, strict=True))
+        return msgspec.json.Decoder(Union[tuple(structs)] if structs else Literal[""])  # noqa: UP007 - made at run time
+
+    def _knowing_decoder(self, texts: Mapping[tuple[str, str], tuple[str, ...]]) -> msgspec.json.Decoder[Any]:
+        for struct in self._knowing:  # of an earlier one no event is left
+            del self._reader_of[struct]
+        before = set(self._reader_of)
+        decoder = self._decoder_of(texts)
+        self._knowing = [struct for struct in self._reader_of if struct not in before]
+        return decoder
+
+    def _texts_of(self, events: list[Any]) -> Iterable[tuple[tuple[str, str], list[Any]]]:
+        for reader, some, _ in self.group(events, np.empty(len(events), np.int64), []):
+            for name, path in self._texts[reader.type]:
+                yield (reader.type, name), path.column(some)
+
+    def events(self, body: bytes | memoryview, count: int) -> list[Any] | None:
+        """The events of `count` plain lines; None where the lines are not one event each."""
+        return self._known.events(body, count)
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes lines into one struct for each event type."""
@@ -318,11 +346,12 @@ class CloudEventsShape:
         del bad
         if len(self._readers) == 1:
             if events:
-                yield next(iter(self._readers.values())), events, lines
+                yield self._readers[0], events, lines
             return
         kinds = list(map(type, events))
-        for kind, reader in self._readers.items():
-            if kind in kinds:
+        here = set(kinds)
+        for kind, reader in self._reader_of.items():
+            if kind in here:
                 rows = [row for row, have in enumerate(kinds) if have is kind]
                 yield reader, [events[row] for row in rows], lines[rows]
 
@@ -405,10 +434,12 @@ def _judge_field(name: str, spec: FieldSpec, value: Any, type_: str, *, optional
         raise BadEvent(Reason.OUT_OF_RANGE, f"field `{name}` is above {spec.max:g}", type_)
 
 
-def _data_struct(name: str, spec: EventSpec, *, tenant_given: bool) -> type[msgspec.Struct]:
+def _data_struct(
+    name: str, spec: EventSpec, texts: Mapping[str, tuple[str, ...]], *, tenant_given: bool
+) -> type[msgspec.Struct]:
     fields: list[Any] = []
     for key, field_spec in spec.fields.items():
-        type_ = field_type(field_spec)
+        type_ = known(field_type(field_spec), texts.get(key))
         if field_spec.required and not (tenant_given and key == spec.tenant):
             fields.append((f"f_{key}", type_, msgspec.field(name=key)))
         else:
@@ -437,6 +468,10 @@ def field_type(spec: FieldSpec) -> Any:  # noqa: PLR0911 - one return for each c
     if spec.min is None and spec.max is None:
         return float
     return Annotated[float, msgspec.Meta(ge=spec.min, le=spec.max)]
+
+
+def _is_text(spec: FieldSpec) -> bool:
+    return spec.type == "string" and spec.enum is None
 
 
 def is_number(spec: FieldSpec) -> bool:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from aiohttp import web
 from pydantic import AfterValidator
 
-from evalgauge.core.connection import SERVER_NAME, Connection, ConnectionLimits, problem, raw_problem
+from evalgauge.core.connection import (
+    LINGER_SECONDS,
+    SERVER_NAME,
+    Connection,
+    ConnectionLimits,
+    problem,
+    raw_problem,
+)
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.tls import renewed
 
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOST_LEAVING = 100
+"""Clients at a time that are told there is no room for them; more are cut off without a word."""
 _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]:\s/]*)):(?P<port>\d{1,5})")
 
 
@@ -151,6 +160,7 @@ class Server:
         self.connections: set[Connection] = set()
         """Open connections; the server's thread changes it."""
         self._arriving: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._ready: Future[None] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Future[float] | None = None
@@ -212,9 +222,10 @@ class Server:
                 await asyncio.sleep(0.01)
         finally:
             await runner.cleanup()
-            for task in (*tasks, sweep, *self._arriving):
+            ending = (*tasks, sweep, *self._arriving, *self._leaving)
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*tasks, sweep, *self._arriving, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
 
     async def _accept(self, listener: socket.socket, manager: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -226,7 +237,7 @@ class Server:
                 await asyncio.sleep(0.2)
                 continue
             if len(self.connections) + len(self._arriving) >= self._max_connections:
-                _turn_away(client, encrypted=self._ssl is not None)
+                self._turn_away(client)
                 continue
             if self._ssl is not None:
                 self._ssl = renewed(self._ssl)
@@ -254,6 +265,15 @@ class Server:
             )
         except OSError as error:  # a failed handshake is the client's affair, and as frequent as it likes
             log.debug("%s: a connection did not come about: %s", self._name, error)
+
+    def _turn_away(self, client: socket.socket) -> None:
+        """Say that there are too many connections already, where that can be said and not too many are told it."""
+        if self._ssl is not None or len(self._leaving) >= _MOST_LEAVING:
+            client.close()
+            return
+        task = asyncio.get_running_loop().create_task(_say_full(client))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _sweep(self) -> None:
         every = min(1.0, self._limits.header_timeout / 4, self._limits.idle_timeout / 4)
@@ -300,16 +320,18 @@ def _as_problem(error: web.HTTPException) -> web.StreamResponse:
     return problem(error.status, error.reason, headers=headers)
 
 
-def _turn_away(client: socket.socket, *, encrypted: bool) -> None:
-    """Say that there are too many connections already, as far as that can be said without waiting."""
-    with contextlib.suppress(OSError), client:
-        client.setblocking(False)  # noqa: FBT003 - the socket's own API
-        if not encrypted:
-            with contextlib.suppress(BlockingIOError):
-                client.recv(1 << 16)  # unread bytes would turn the close into a reset
-            detail = "The server has as many connections as it may have; try again soon."
-            client.send(raw_problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections", detail))
+async def _say_full(client: socket.socket) -> None:
+    """Answer 503, then read until the client has sent all it wants to: a close before that would be a reset."""
+    loop = asyncio.get_running_loop()
+    detail = "The server has as many connections as it may have; try again soon."
+    with contextlib.suppress(OSError, TimeoutError), client:
+        async with asyncio.timeout(LINGER_SECONDS):
+            await loop.sock_sendall(
+                client, raw_problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections", detail)
+            )
             client.shutdown(socket.SHUT_WR)
+            while await loop.sock_recv(client, 1 << 16):
+                pass
 
 
 def _bind(listen: str) -> list[socket.socket]:

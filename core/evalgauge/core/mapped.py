@@ -24,6 +24,7 @@ from evalgauge.core.decode import (
 )
 from evalgauge.core.event import Reason
 from evalgauge.core.filters import text_of
+from evalgauge.core.known_texts import KnownTexts, known
 from evalgauge.core.reading import Path
 from evalgauge.core.series import passing
 
@@ -40,7 +41,8 @@ _INVALID = "\0invalid"
 """Stands for a text that the mapping or the schema refuses; recognised by identity, so no data can forge it."""
 _UNIX = {"unix": 1, "unix_ms": 1_000, "unix_us": 1_000_000, "unix_ns": 1_000_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_Scalar = str | int | float | bool | None
+_NoText = int | float | bool | None
+_Scalar = str | _NoText
 _Number = float | None
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)] | None
 _UNREAD = object()
@@ -64,8 +66,25 @@ class MappedShape:
         self._leaves = _leaves(mapping, self._types)
         struct, self._paths = _struct_of(_tree(self._leaves))
         self._decoder = msgspec.json.Decoder(struct)
+        self._known = KnownTexts(self._decoder, self._texts_of, self._knowing_decoder)
         self._alone = {name: msgspec.json.Decoder(self._struct_alone(name)) for name in self._types}
         self._readers = {name: self._reader(name, spec) for name, spec in self._types.items()}
+
+    def _texts_of(self, events: list[Any]) -> Iterable[tuple[str, list[Any]]]:
+        for path, leaf in self._leaves.items():
+            if leaf == _Scalar:
+                yield path, self._paths[path].column(events)
+
+    def _knowing_decoder(self, texts: AbstractMapping[str, tuple[str, ...]]) -> msgspec.json.Decoder[Any]:
+        leaves = {
+            path: known(leaf, texts.get(path)) | _NoText if path in texts else leaf
+            for path, leaf in self._leaves.items()
+        }
+        return msgspec.json.Decoder(_struct_of(_tree(leaves))[0])
+
+    def events(self, body: bytes | memoryview, count: int) -> list[Any] | None:
+        """The events of `count` plain lines; None where the lines are not one event each."""
+        return self._known.events(body, count)
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes the paths that the mapping names; the rest of an object is skipped."""

@@ -11,7 +11,6 @@ import numpy as np
 from evalgauge.core import plugins
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode, event_types
-from evalgauge.core.encoders import Encoders
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason
 from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.grouping import LocalSlots
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from evalgauge.core.instrument import Instrument
     from evalgauge.core.mapping import Mapping
     from evalgauge.core.pack.model import Pack
+    from evalgauge.core.series import Encoder
 
 _KEPT_CODES = 10_000
 """Values of label fields that are remembered from event to event."""
@@ -74,7 +74,7 @@ class Observer:
         native = CloudEventsShape(types)
         self._shape = native if mapping is None else MappedShape(mapping, types, native)
         self._limits = limits or Limits()
-        self._encoders = Encoders()
+        self._encoders: dict[tuple[str, str], Encoder] = {}
         kinds: dict[str, type[Instrument]] = plugins.load_all(plugins.INSTRUMENTS)
         self._metrics = [
             (Declared(pack.pack, name, spec, {type_: types[type_] for type_ in spec.on}), kinds[spec.type])
@@ -92,8 +92,8 @@ class Observer:
         wanted: Callable[[Observation], bool] | None = None,
     ) -> Iterator[Observation]:
         """Every event of a chunk in its order. Readings are made only of those that are `wanted`."""
-        if any(len(encoder) > _KEPT_CODES for encoder in self._encoders):
-            self._encoders = Encoders()
+        if any(len(encoder) > _KEPT_CODES for encoder in self._encoders.values()):
+            self._encoders = {}
         decoded = decode(self._shape, body, self._limits, 0)
         texts = body.split(b"\n")
         found: list[tuple[int, Observation, tuple[Columns, int] | None]] = []

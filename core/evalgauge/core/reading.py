@@ -16,14 +16,13 @@ class Path:
     own, which makes it twice as fast as `map(attrgetter(chain), events)`.
     """
 
-    __slots__ = ("_get", "_quick", "chain")
+    __slots__ = ("_get", "_quick")
 
     def __init__(self, chain: str) -> None:
         """`chain` is made of our own identifiers, never of names from a file."""
         if not all(part.isidentifier() for part in chain.split(".")):
             msg = f"{chain!r} is no chain of attributes"
             raise ValueError(msg)
-        self.chain = chain
         self._get = attrgetter(chain)
         self._quick = eval(f"lambda events: [event.{chain} for event in events]")  # noqa: S307 - see the class
 

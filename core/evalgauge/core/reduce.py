@@ -15,7 +15,6 @@ import xxhash
 
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import BadEvent, CloudEventsShape, Shape, decode
-from evalgauge.core.encoders import Encoders
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
 from evalgauge.core.mapped import MappedShape
 from evalgauge.core.series import passing
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from evalgauge.core.instrument import Declared, Instrument, Reducing
     from evalgauge.core.mapping import Mapping
     from evalgauge.core.pack.model import EventSpec
+    from evalgauge.core.series import Encoder
 
 PIECE_BYTES = 900_000
 """Bytes decoded at a time: larger pieces fall out of the processor's caches, smaller ones pay per call."""
@@ -96,7 +96,7 @@ class Reducer:
         self._plan = plan
         self._generation = 0
         self._shapes: dict[bool, Shape] = {}
-        self._encoders = Encoders()
+        self._encoders: dict[tuple[str, str], Encoder] = {}
         self._parts: list[Reducing] = []
         self._by_type: dict[str, list[Reducing]] = {}
         self._label_sets: list[int] = []
@@ -105,7 +105,7 @@ class Reducer:
 
     def _start_anew(self) -> None:
         self._generation += 1
-        self._encoders = Encoders()
+        self._encoders = {}
         self._label_sets = [0] * len(self._plan.metrics)
         self._parts = [self._plan.kinds[metric.spec.type].reducing(metric) for metric in self._plan.metrics]
         self._by_type = {type_: [] for type_ in self._plan.types}
@@ -135,7 +135,8 @@ class Reducer:
 
     def _remembers_too_much(self) -> bool:
         return max(self._label_sets, default=0) > CACHE_LIMIT or any(
-            len(encoder) > CACHE_LIMIT or encoder.characters > CACHE_CHARACTERS for encoder in self._encoders
+            len(encoder) > CACHE_LIMIT or encoder.characters > CACHE_CHARACTERS
+            for encoder in self._encoders.values()
         )
 
     def _deltas(self, body: bytes, work: Work, skip: frozenset[int]) -> Iterator[Delta]:
@@ -263,11 +264,10 @@ class Reducer:
                     todo += [(first, middle), (middle, last)]
             self._start_anew()
         deltas = None
-        if culprits:
-            try:
-                deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
-            except Exception:  # noqa: BLE001 - a plug-in may raise anything
-                self._start_anew()
+        try:  # what raised may also have been a cache that is forgotten by now
+            deltas = list(self._deltas(body, work, work.skip | culprits.keys()))
+        except Exception:  # noqa: BLE001 - a plug-in may raise anything
+            self._start_anew()
         if deltas is None:
             # It raises on the batch but on no half of it: an error of the instrument that no event explains.
             together = "an instrument fails on the whole batch though on no part of it"

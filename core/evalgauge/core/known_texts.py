@@ -1,0 +1,94 @@
+"""A decoder that knows the texts which fields have had, so that an event brings no new copy of them.
+
+Most fields that become labels have few values. Decoded as one of the texts that are known, a value is found in the
+text's own hash table and is always the same object: no memory is taken for it, none is given back, its hash is known,
+and a look-up of it in a dictionary compares nothing. Such a decoder refuses what the plain one accepts as soon as a
+text is new; then the plain one decodes the piece, and what it brings is learnt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping
+
+MOST_TEXTS = 256
+"""Texts of a field that is worth knowing, at most."""
+STEADY = 4
+"""Pieces in a row that must bring no new text before a decoder is built; doubled whenever one came too early."""
+_MOST_STEADY = 1 << 10
+FEWEST_EVENTS = 256
+"""Events of a piece that teaches: what is learnt from fewer costs more than it will save."""
+
+
+Key = TypeVar("Key", bound="Hashable")
+
+
+class KnownTexts(Generic[Key]):
+    """The decoding of whole pieces for one shape of events."""
+
+    def __init__(
+        self,
+        plain: msgspec.json.Decoder[Any],
+        texts_of: Callable[[list[Any]], Iterable[tuple[Key, Iterable[Any]]]],
+        build: Callable[[Mapping[Key, tuple[str, ...]]], msgspec.json.Decoder[Any]],
+    ) -> None:
+        """`texts_of` gives the values of each field that may be known, `build` a decoder for what is known of them."""
+        self._plain = plain
+        self._texts_of = texts_of
+        self._build = build
+        self._knowing: msgspec.json.Decoder[Any] | None = None
+        self._texts: dict[Key, set[str]] = {}
+        self._dropped: set[Key] = set()
+        self._steady = 0
+        self._enough = STEADY
+
+    def events(self, body: bytes | memoryview, count: int) -> list[Any] | None:
+        """The events of `count` plain lines; None where the lines are not one event each."""
+        if self._knowing is not None:
+            events = _decoded(self._knowing, body, count)
+            if events is not None:
+                return events
+        events = _decoded(self._plain, body, count)
+        if events is not None:
+            if self._knowing is not None:
+                self._knowing, self._steady = None, 0
+                self._enough = min(2 * self._enough, _MOST_STEADY)
+            if count >= FEWEST_EVENTS:
+                self._learn(events)
+        return events
+
+    def _learn(self, events: list[Any]) -> None:
+        new = False
+        for key, values in self._texts_of(events):
+            if key in self._dropped:
+                continue
+            known = self._texts.setdefault(key, set())
+            before = len(known)
+            known.update(value for value in set(values) if isinstance(value, str))
+            if len(known) > MOST_TEXTS:
+                self._dropped.add(key)
+                del self._texts[key]
+            else:
+                new |= len(known) > before
+        self._steady = 0 if new else self._steady + 1
+        if self._steady >= self._enough and any(self._texts.values()):
+            self._knowing = self._build(
+                {key: tuple(sorted(texts)) for key, texts in self._texts.items() if texts}
+            )
+
+
+def known(type_: Any, texts: tuple[str, ...] | None) -> Any:
+    """The msgspec type of a field that is one of these texts; None leaves its type as it is."""
+    return type_ if texts is None else Literal[texts]
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count: int) -> list[Any] | None:
+    try:
+        events = decoder.decode_lines(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return events if len(events) == count else None
