@@ -1,14 +1,18 @@
 """The seam of Kafka clients: what the collector asks of one, whichever library it is.
 
-Two objects, because they live in different threads. A `Client` reads records and belongs to the thread that polls
-it. A `Cluster` knows topics and the ends of their partitions, over connections of its own, so that it can look
+Several objects, because they live in different threads. A `Client` reads records and belongs to the thread that
+polls it. A `Cluster` knows topics and the ends of their partitions, over connections of its own, so that it can look
 while the client waits; it belongs to the thread that looks. Both speak `read_committed`, neither commits.
+
+In a group there are two more. A `Member` joins it and reads nothing: it is told which partitions are ours, in a
+thread of its own, so that neither a long commit nor a slow restore keeps it from the group. `Transactions` writes
+state and positions together; it belongs to the thread that commits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +52,10 @@ class Topic(NamedTuple):
 
 class Unavailable(Exception):  # noqa: N818 - a state of the cluster, which passes
     """The cluster does not answer, or refuses us: the message says which. Ask again later."""
+
+
+class Fenced(Exception):  # noqa: N818 - a state of the group, which only a new start mends
+    """The group takes nothing more from us as we are: what was not committed belongs to somebody else by now."""
 
 
 class Batch(Protocol):
@@ -91,7 +99,7 @@ class Polled:
 
 
 class Client(Protocol):
-    """Reads records. A group adds subscribing with callbacks and group metadata to the same object."""
+    """Reads records."""
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         """Read these too, each from its offset; one that is read already goes on from there instead."""
@@ -116,6 +124,79 @@ class Client(Protocol):
 
     def close(self) -> None:
         """Let go of connections and threads, soon."""
+
+
+class Committed(NamedTuple):
+    """A position that the group holds of a partition."""
+
+    offset: int
+    metadata: str
+
+
+class Ownership(Protocol):
+    """Is told which partitions are ours; called within `Member.poll`, in its thread."""
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        """These are ours from now on; others stay as they are."""
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """These go to somebody else once this returns. Until then positions of them can be committed."""
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """These may be somebody else's already: nothing of them can be committed."""
+
+
+class Member(Protocol):
+    """A static member of a consumer group, which reads nothing."""
+
+    def poll(self, timeout: float) -> None:
+        """Take part in the group for up to `timeout` seconds.
+
+        Heartbeats go on between two polls, in a thread of the library. Does not raise while brokers come and go.
+        Raises `Fenced` when another process has joined under our name.
+        """
+
+    def metadata(self) -> Any:
+        """What the group knows us by now, for `Transactions`. From any thread, while `revoked` waits too.
+
+        Raises `Fenced` while we are no member: a transaction without a generation would fence nothing.
+        """
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed | None]:
+        """Positions the group holds; None where it has none. Never one that a transaction still may change.
+
+        Belongs to the thread of `poll`. Raises `Unavailable`, also while a transaction of a member that died is open.
+        """
+
+    def trouble(self) -> str:
+        """What keeps us from being a member, in words; empty if nothing does."""
+
+    def close(self) -> None:
+        """Let go of connections and threads. A static member stays one until its session ends."""
+
+
+class Record(NamedTuple):
+    """Something to write."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class Transactions(Protocol):
+    """Writes records and positions of a group together or not at all, by one transactional id of its own."""
+
+    def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
+        """One transaction, durable when it returns; at least one offset. Starts clean after any earlier failure.
+
+        Raises `Fenced` where the group has refused `metadata`: then nothing was committed. Raises `Unavailable` where
+        brokers fail or do not answer: then it is unknown whether it was committed, and the same may be written again.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and threads; an open transaction is aborted if that is quick."""
 
 
 class Cluster(Protocol):
