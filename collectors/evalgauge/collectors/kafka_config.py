@@ -122,6 +122,56 @@ class KafkaSecurity(_Section):
         return kind if self.sasl is None else f"SASL_{kind}"
 
 
+class KafkaGroup(_Section):
+    """Read as a member of a consumer group; state is kept in Kafka with the positions, not in the state folder.
+
+    The process is known to the group by its replica id, and is the only one of that name.
+    """
+
+    id: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$", description="Consumer group.")
+    assignment: Literal["cooperative", "eager"] = Field(
+        "cooperative",
+        description="`cooperative` moves only partitions that change hands; `eager` all of them. All members alike.",
+    )
+    session_timeout: Duration = Field(
+        10.0, ge=1, le=1800, description="A member that is not heard of for so long loses its partitions."
+    )
+    transaction_timeout: Duration = Field(
+        10.0,
+        ge=1,
+        le=900,
+        description="The brokers give up a transaction that is open so long: what a killed member leaves behind.",
+    )
+    drain_timeout: Duration = Field(
+        30.0,
+        ge=1,
+        le=240,
+        description="Time to commit what was read of partitions that go to another member; else it reads it again.",
+    )
+    changelog: _TopicName | None = Field(
+        None, description="Compacted topic that holds the state of all members; by default `<id>-changelog`."
+    )
+    dead_letters: _TopicName | None = Field(
+        None, description="Topic that events go to which were refused; by default `<id>-dead-letters`."
+    )
+    replication: int | None = Field(
+        None,
+        ge=1,
+        le=9,
+        description="Copies of these topics where they are made; by default as the brokers say.",
+    )
+
+    @property
+    def changelog_topic(self) -> str:
+        """The name it has in the cluster."""
+        return self.changelog or f"{self.id}-changelog"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """The name it has in the cluster."""
+        return self.dead_letters or f"{self.id}-dead-letters"
+
+
 class KafkaConfig(_Section):
     """Configuration of an input of kind `kafka`."""
 
@@ -139,6 +189,9 @@ class KafkaConfig(_Section):
     client: Literal["kafka-python", "confluent"] = Field(
         "kafka-python",
         description="The client library; `confluent` reads many times faster and is the extra `kafka-fast`.",
+    )
+    group: KafkaGroup | None = Field(
+        None, description="Share the partitions with other processes; without it this one reads all of them."
     )
     start: Literal["earliest", "latest"] | _Time | dict[str, _Offset] = Field(
         "earliest",
@@ -178,6 +231,8 @@ class KafkaConfig(_Section):
                 if self.topics is not None and Partition.named(name).topic not in self.topics:
                     raise ValueError(f"`start` names `{name}`, but `topics` does not")
                 Partition.named(name)
+        if self.group is not None and self.until == "end":
+            raise ValueError("`until: end` is for a single reader: a group has no end of its own")
         if isinstance(self.start, datetime) and self.start > datetime.now(UTC):
             raise ValueError("`start` lies in the future; for what comes from now on write `latest`")
         if self.until == "end" and self.start == "latest":
