@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import uuid
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 
+from tests.parts import kafka as kafka_part
 from tests.parts import prometheus as prometheus_part
 from tests.parts.part import Missing
 
@@ -82,3 +84,39 @@ def prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
             )
 
         yield start
+
+
+class MakeTopic(Protocol):
+    """What the fixture `make_topic` gives: call it for a new topic on the shared broker."""
+
+    def __call__(self, partitions: int = 1, **config: str) -> str:
+        """Create a topic and return its name; in names of `config`, `_` stands for a dot."""
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_part.Kafka]:
+    """Return a broker that all tests of the session share. A test that kills it starts it again, or has its own."""
+    with kafka_part.Kafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def topic() -> str:
+    """Return the name of a topic that nobody has used; the broker creates none by itself."""
+    return f"topic-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def make_topic(kafka: kafka_part.Kafka) -> MakeTopic:
+    """Create topics on the shared broker."""
+    from kafka import KafkaAdminClient  # noqa: PLC0415 - only tests of Kafka pay for its import
+
+    def make(partitions: int = 1, **config: str) -> str:
+        name = f"topic-{uuid.uuid4().hex[:12]}"
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
+            wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": settings}
+            admin.create_topics({name: wanted}, wait_for_metadata=True)
+        return name
+
+    return make

@@ -107,7 +107,7 @@ def test_a_fault_in_a_variable_names_the_variable(tmp_path: Path) -> None:
     variable = "environment variable EVALGAUGE_"
     assert f"{variable}ENGINE__WORKERS: `engine.workers` must be a whole number, not `two`" in found
     assert f"{variable}STATE__FOLDR: unknown key `foldr`\n  Did you mean `folder`?" in found
-    assert f"{variable}INPUTS__NEW__PATH: key `type` of `new` is missing\n  One of: file, http." in found
+    assert f"{variable}INPUTS__NEW__PATH: key `type` of `new` is missing\n  One of: file, http, kafka." in found
     assert f"{variable}DEAD_LETTERS: not valid YAML" in found
     assert f"{variable}PACKS__7: `packs` has 1 entries, and `7` is none of them or the next" in found
 
@@ -154,7 +154,7 @@ def test_all_faults_of_a_file_come_at_once(tmp_path: Path) -> None:
     assert faults(tmp_path, text) == [
         "c.yaml:1:8: `packs`: must not be empty",
         "c.yaml:3:13: `inputs.a.type`: unknown `htp`\n  Did you mean `http`?",
-        "c.yaml:4:3: key `type` of `b` is missing\n  One of: file, http.",
+        "c.yaml:4:3: key `type` of `b` is missing\n  One of: file, http, kafka.",
         "c.yaml:5:28: unknown key `folow`\n  Did you mean `follow`?",
         "c.yaml:6:14: `log.level`: unknown `loud`\n  Known: debug, error, info, warning.",
     ]

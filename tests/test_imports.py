@@ -140,6 +140,27 @@ def test_importing_every_module_registers_nothing() -> None:
     assert ended.stderr == ""
 
 
+OPTIONAL = ("kafka", "confluent_kafka", "crc32c", "zstandard", "bcrypt", "isal", "grafanalib")
+"""What the extras install, as it is imported."""
+WITHOUT_EXTRAS = f"""
+import importlib, json, sys
+sys.modules.update(dict.fromkeys({OPTIONAL!r}))  # None there makes an import of it fail
+for target in json.loads(sys.argv[1]):
+    module, _, attribute = target.partition(":")
+    found = importlib.import_module(module)
+    assert not attribute or hasattr(found, attribute), target
+"""
+
+
+def test_every_entry_point_loads_without_the_extras() -> None:
+    """They are imported when they are used, so that a missing one stops only who asks for it, by its name."""
+    targets = [target for points in PROJECT["project"]["entry-points"].values() for target in points.values()]
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_EXTRAS, json.dumps(targets)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+
+
 def test_every_entry_point_names_something_that_is_there() -> None:
     """A typo in pyproject.toml would show only when somebody names the plugin."""
     groups = {**PROJECT["project"]["entry-points"], "console scripts": PROJECT["project"]["scripts"]}

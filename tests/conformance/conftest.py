@@ -7,20 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.drivers import DRIVERS
-from tests.parts import kafka as kafka_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conformance.drivers import Driver
-
-
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_part.Kafka]:
-    """Return a broker that all tests of this folder share; each driver has a topic of its own."""
-    with kafka_part.Kafka(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
 
 
 @pytest.fixture(params=DRIVERS, ids=lambda make: make.__name__)

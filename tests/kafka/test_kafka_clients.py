@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_client import Batch, Client, Cluster
     from evalgauge.collectors.kafka_watch import Library
-    from tests.kafka.conftest import MakeTopic
+    from tests.conftest import MakeTopic
     from tests.parts.kafka import Kafka
 
 LIBRARIES: list[Callable[[KafkaConfig, str], Library]] = [PureLibrary, FastLibrary]

@@ -26,7 +26,7 @@ from tests.parts.part import until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.kafka.conftest import MakeTopic
+    from tests.conftest import MakeTopic
     from tests.parts.kafka import Kafka
 
 
@@ -57,10 +57,10 @@ class Log:
         }
         return Producer({"bootstrap.servers": self.bootstrap} | settings)
 
-    def write(self, topic: str, values: Sequence[bytes | None], partition: int = 0) -> None:
-        """Produce in order, and wait until the broker has all of it."""
+    def write(self, topic: str, values: Sequence[bytes | None], partition: int = 0, *, time: int = 0) -> None:
+        """Produce in order, and wait until the broker has all of it; `time` in milliseconds, 0 for now."""
         for value in values:
-            self._producer.produce(topic, value, partition=partition)
+            self._producer.produce(topic, value, partition=partition, timestamp=time)
         assert self._producer.flush(60) == 0
 
     def admin(self) -> KafkaAdminClient:
@@ -136,7 +136,7 @@ class Reading:
             except BaseException as error:  # noqa: BLE001 - looked at by the test
                 self.error = error
 
-        self._thread = threading.Thread(target=run)
+        self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
 
     def ready(self) -> None:
@@ -449,11 +449,13 @@ def test_records_deleted_before_they_were_read_are_told_of(
     said = "up to 15 events, offsets 10 to 24, are lost to every metric; going on at 25"
     until(lambda: said in reading.status.note, "the note")
     assert said in caplog.text
+    assert reading.status.lost_events == 15
     reading.stop()
     reading.start()
     log.write(topic, events(30, 31))
     reading.arrived(16)
     assert not reading.status.note
+    assert reading.status.lost_events == 0
 
 
 def test_records_deleted_while_we_read_are_told_of(log: Log, topic: str, reading: Reading) -> None:
@@ -474,6 +476,7 @@ def test_records_deleted_while_we_read_are_told_of(log: Log, topic: str, reading
     assert len(numbers) == len(set(numbers))
     if len(numbers) < 112:  # else the client had fetched all of them already
         until(lambda: "are lost to every metric" in reading.status.note, "the note")
+    assert reading.status.lost_events == 112 - len(numbers)
 
 
 def test_a_topic_made_again_is_read_from_its_first_record(log: Log, topic: str, reading: Reading) -> None:
@@ -580,10 +583,30 @@ def test_while_the_engine_is_behind_the_lag_still_grows(log: Log, topic: str, re
     until(lambda: reading.sink.chunks, "the first chunk")
     log.write(topic, events(1000, 6000))
     until(lambda: reading.status.lag_events[f"{topic}/0"] > 2000, "the lag of what came since")
+    age = reading.status.lag_seconds[f"{topic}/0"]
+    until(lambda: reading.status.lag_seconds[f"{topic}/0"] > age > 0, "the age of what waits to grow")
     assert len(reading.sink.chunks) == 1
     until(lambda: reading.sink.commit() >= 6000, "all events")
     assert reading.sink.lines() == events(0, 6000)
     until(lambda: reading.status.lag_events[f"{topic}/0"] == 0, "the lag to go")
+    assert reading.status.lag_seconds[f"{topic}/0"] == 0
+
+
+def test_the_age_of_what_waits_is_that_of_the_records_not_of_our_start(
+    log: Log, topic: str, reading: Reading
+) -> None:
+    """They are an hour old, and the engine takes no more than the first."""
+    log.create(topic)
+    hour_ago = int(time.time() - 3600) * 1000
+    log.write(topic, events(0, 1000), time=hour_ago)
+    reading.max_chunk_bytes = 2000
+    reading.sink = MemorySink(room=1, automatic=False)
+    reading.start()
+    until(lambda: reading.sink.chunks, "the first chunk")
+    log.write(topic, events(1000, 6000), time=hour_ago)
+    until(lambda: reading.status.lag_seconds[f"{topic}/0"] >= 3600, "the age of what waits")
+    until(lambda: reading.sink.commit() >= 6000, "all events")
+    until(lambda: reading.status.lag_seconds[f"{topic}/0"] == 0, "nothing to wait any more")
 
 
 # -- configuration ----------------------------------------------------------------------------------------

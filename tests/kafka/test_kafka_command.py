@@ -14,7 +14,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from evalgauge.collectors import kafka_command
+from evalgauge.collectors import kafka_command, kafka_topics
 from tests.parts.part import free_port
 from tests.running import Done, evalgauge
 
@@ -108,7 +108,7 @@ def test_two_who_make_the_same_topic_at_once_both_have_it(kafka: Kafka, topic: s
 
     def made(_: int) -> str:
         with kafka_command.connected([kafka.bootstrap]) as admin:
-            return kafka_command.created(admin, kafka_command.Topic(topic, 2, 1))
+            return kafka_topics.created(admin, kafka_topics.Topic(topic, 2, 1))
 
     with ThreadPoolExecutor(4) as threads:
         said = sorted(threads.map(made, range(4)))

@@ -11,8 +11,10 @@ from evalgauge.collectors.kafka_chunks import FULL_BYTES, PartitionReader, Place
 from evalgauge.collectors.kafka_client import Partition, Polled, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_handover import Handover
-from evalgauge.collectors.kafka_watch import Library, View, Watch
-from evalgauge.core.collect import InputContext, Stopped
+from evalgauge.collectors.kafka_share import Arrival, Share
+from evalgauge.collectors.kafka_store import KafkaStore, Library, place_of
+from evalgauge.collectors.kafka_watch import View, Watch
+from evalgauge.core.collect import Chunk, InputContext, PartitionPages, Stopped
 from evalgauge.core.errors import ConfigError, EvalgaugeError
 
 if TYPE_CHECKING:
@@ -72,6 +74,11 @@ class KafkaCollector:
     Config: ClassVar[type[BaseModel]] = KafkaConfig
     pushes: ClassVar[bool] = False
 
+    @staticmethod
+    def open_store(config: KafkaConfig, name: str, replica: str) -> KafkaStore | None:
+        """In a group state is kept in Kafka. Raises `ConfigError`."""
+        return None if config.group is None else KafkaStore(config, _library(config, name), name, replica)
+
     def __init__(self, config: KafkaConfig, context: InputContext) -> None:
         """Check what can be checked without connecting. Raises `ConfigError`."""
         self._config = config
@@ -91,7 +98,15 @@ class KafkaCollector:
         """The number of the first view that may be believed about a strayed partition."""
         self._original: set[Partition] | None = None
         """Partitions of the first look: the configured start is theirs, others begin at their first record."""
+        self._share: Share | None = None
+        """In a group."""
+        self._begun: dict[Partition, str] = {}
+        """Partitions of the group that we read or would read, with the id of their topic."""
+        self._given_up: set[Partition] = set()
+        """Partitions that go to another member; the engine has their last chunk, or will have."""
         self._goal: dict[Partition, int] = {}
+        self._ends: dict[tuple[Partition, str], int] = {}
+        """Where the log of a partition (of the topic of this id) ended when that was last seen."""
         self._paused = False
         self._explained: dict[Partition, str] = {}
         self._trouble = ("", 0.0)
@@ -104,6 +119,8 @@ class KafkaCollector:
         brokers or topics are not there.
         """
         self._places = {name: Place.of(position) for name, position in self._context.positions.items()}
+        if isinstance(self._context.store, KafkaStore):
+            self._share = Share(self._context.store)
         try:
             with self._watch.running():
                 self._read()
@@ -119,12 +136,16 @@ class KafkaCollector:
         stop = self._context.stop
         started = time.monotonic()
         while not stop.is_set():
+            if self._share is not None:
+                self._follow(self._share)
             if self._watch.view is not self._view:
                 self._adopt(self._watch.view)
             if self._config.until == "end" and self._at_goal(time.monotonic() - started):
                 return
             if self._client is None or not self._readers:
-                self._watch.wait(self._view, _POLL)
+                self._watch.wait(
+                    self._view, _BUSY_POLL if self._share is not None and self._share.busy else _POLL
+                )
                 continue
             self._step(self._client)
 
@@ -191,6 +212,41 @@ class KafkaCollector:
             if reader is not None:
                 self._places[str(partition)] = reader.place
             self._context.status.lag_events.pop(str(partition), None)
+            self._context.status.lag_seconds.pop(str(partition), None)
+
+    # -- what the group says ------------------------------------------------------------------------------
+
+    def _follow(self, share: Share) -> None:
+        """Begin with partitions that have become ours, hand over the last of those that go."""
+        if share.step(self._view.topics) and self._watch.view is self._view:
+            self._adopt(self._view)
+        for partition in share.leaving():
+            if partition not in self._given_up:
+                self._given_up.add(partition)
+                self._give_up(share, partition)
+
+    def _give_up(self, share: Share, partition: Partition) -> None:
+        reader = self._readers.get(partition)
+        if reader is not None and self._client is not None:
+            self._client.drop([partition])
+            self._leave([partition])
+        self._places.pop(str(partition), None)
+        self._begun.pop(partition, None)
+
+        def done() -> None:
+            self._given_up.discard(partition)
+            share.let_go(partition)
+
+        self._handover.put(
+            Chunk(
+                str(partition),
+                b"",
+                str,
+                None if reader is None else reader.place.position(),
+                arrival=time.time(),
+                release=done,
+            )
+        )
 
     # -- what the cluster has -----------------------------------------------------------------------------
 
@@ -213,6 +269,7 @@ class KafkaCollector:
             if gone:
                 self._client.drop(gone)
                 self._leave(gone)
+            self._see_ends(view)
             offsets: dict[Partition, int] = {}
             for name, topic in view.topics.items():
                 for partition in (Partition(name, number) for number in topic.partitions):
@@ -221,8 +278,9 @@ class KafkaCollector:
                         and partition in view.ends
                         and partition in view.begins
                         and view.number >= self._not_before.get(partition, 0)
+                        and (offset := self._begin(partition, topic, view)) is not None
                     ):
-                        offsets[partition] = self._begin(partition, topic, view)
+                        offsets[partition] = offset
             if offsets:
                 self._client.assign(offsets)
         self._tell()
@@ -259,9 +317,17 @@ class KafkaCollector:
         self._original = there
         return True
 
-    def _begin(self, partition: Partition, topic: Topic, view: View) -> int:
-        """The offset to read a partition from; makes its reader and commits a beginning that is new."""
+    def _begin(self, partition: Partition, topic: Topic, view: View) -> int | None:
+        """The offset to read a partition from; makes its reader and commits a beginning that is new.
+
+        None where it is not ours.
+        """
         low, high = view.begins[partition], view.ends[partition]
+        arrival = None
+        if self._share is not None:
+            arrival = self._arrival(self._share, partition, topic)
+            if arrival is None:
+                return None
         known = self._places.pop(str(partition), None)
         if known is None:
             offset, place = self._start(partition, low, high, view), Place(0)
@@ -273,10 +339,31 @@ class KafkaCollector:
             self._config.format,
             self._context.max_chunk_bytes,
         )
+        if arrival is not None and self._share is not None:
+            if not self._share.begin(partition, arrival):
+                return None
+            self._begun[partition] = topic.id
+            self._readers[partition] = reader
+            self._handover.put(reader.begin(arrival.pages))
+            return offset
         self._readers[partition] = reader
         if known is None or known.offset != offset or known.topic_id != topic.id:
             self._handover.put(reader.begin())
         return offset
+
+    def _arrival(self, share: Share, partition: Partition, topic: Topic) -> Arrival | None:
+        """What a partition comes with that is ours; None if it is not, or its state is not known yet."""
+        begun = self._begun.get(partition)
+        if (
+            begun is not None
+        ):  # it strayed, or its topic was made again: then what was known of the old one is gone
+            return Arrival(None, topic.id, None if begun == topic.id else PartitionPages({}, []))
+        arrival = share.ready.get(partition)
+        if arrival is None or arrival.topic_id != topic.id:
+            return None
+        if arrival.committed is not None:
+            self._places[str(partition)] = place_of(arrival.committed)
+        return arrival
 
     def _start(self, partition: Partition, low: int, high: int, view: View) -> int:
         """Where a partition begins that has no position."""
@@ -327,8 +414,35 @@ class KafkaCollector:
                 f"{partition}: retention deleted records before they were read: up to {low - offset} events, offsets "
                 f"{offset} to {low - 1}, are lost to every metric; going on at {low}",
             )
+            self._context.status.lost_events += low - offset
             return low
         return offset
+
+    def _see_ends(self, view: View) -> None:
+        """Notice a log that has become shorter, and what of it had not been read."""
+        for partition, end in view.ends.items():
+            log = partition, view.topics[partition.topic].id
+            if not log[1]:
+                continue  # such a broker cannot tell it from a topic that was made again
+            before, self._ends[log] = self._ends.get(log, 0), end
+            first = max(end, self._position(partition))
+            if first < before:
+                self._explain(
+                    partition,
+                    f"{partition}: the brokers have lost records that were not read yet: up to {before - first} "
+                    f"events, offsets {first} to {before - 1}, are lost to every metric. Unclean leader election "
+                    f"does this",
+                )
+                self._context.status.lost_events += before - first
+
+    def _position(self, partition: Partition) -> int:
+        """The offset that is read next."""
+        reader = self._readers.get(partition)
+        if reader is None:
+            known = self._places.get(str(partition))
+            return 0 if known is None else known.offset
+        # Past the markers of transactions, which are no records to wait for.
+        return max(reader.place.offset, (self._client and self._client.position(partition)) or 0)
 
     def _explain(self, partition: Partition, text: str) -> None:
         _log.error("input %s: %s", self._context.name, text)
@@ -363,12 +477,14 @@ class KafkaCollector:
         for partition, reader in self._readers.items():
             name = str(partition)
             status.positions[name] = f"offset {reader.place.offset}"
-            position = reader.place.offset
-            if self._client is not None and not reader.pending:
-                # Past the markers of transactions, which are no records to wait for.
-                position = max(position, self._client.position(partition) or 0)
             if partition in view.ends:
+                position = reader.place.offset if reader.pending else self._position(partition)
                 status.lag_events[name] = max(0, view.ends[partition] - position)
+            if status.lag_events.get(name):
+                status.lag_seconds[name] = max(0.0, time.time() - reader.read_to)
+            else:
+                reader.read_to = time.time()
+                status.lag_seconds[name] = 0.0
         missing = "" if self._original is None else self._missing(view)
         if not view.trouble:
             status.not_ready = missing

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_client import Batch, Partition
     from evalgauge.collectors.kafka_records import RecordFormat
+    from evalgauge.core.collect import PartitionPages
 
 FULL_BYTES = 1 << 20
 FULL_RECORDS = 4000
@@ -75,16 +76,31 @@ class PartitionReader:
         """Bytes in no chunk yet."""
         self._records = 0
         self._epoch = place.leader_epoch
+        self.read_to = time.time()
+        """Unix time that the records after the last chunk are younger than, as far as is known.
+
+        That of its last record, or when it was seen that nothing came after it; at first, when reading began.
+        """
+        self._newest = 0.0
 
     @property
     def pending(self) -> bool:
         """There is something to `take`."""
         return bool(self._parts)
 
-    def begin(self) -> Chunk:
-        """A chunk without events that commits where this partition begins, so that a restart need not guess."""
+    def begin(self, pages: PartitionPages | None = None) -> Chunk:
+        """A chunk without events that commits where this partition begins, so that a restart need not guess.
+
+        In a group it brings the partition's state.
+        """
         return Chunk(
-            self._name, b"", _Locator([]), self.place.position(), base=self.place.bytes, arrival=time.time()
+            self._name,
+            b"",
+            _Locator([]),
+            self.place.position(),
+            base=self.place.bytes,
+            arrival=time.time(),
+            adopt=pages,
         )
 
     def add(self, batch: Batch) -> Iterator[Chunk]:
@@ -96,6 +112,7 @@ class PartitionReader:
             self.size += len(part.data) + 1
             self._records += len(part.offsets)
             self._epoch = batch.epoch
+            self._newest = max(0.0, batch.newest / 1000)
             if self.size >= self._full or self._records >= FULL_RECORDS:
                 yield self.take()
 
@@ -125,6 +142,7 @@ class PartitionReader:
             bytes=base + len(body) + bool(body),
             leader_epoch=self._epoch,
         )
+        self.read_to = self._newest or self.read_to
         commit = self.place.position()
         return Chunk(self._name, body, _Locator(parts), commit, base=base, arrival=time.time())
 

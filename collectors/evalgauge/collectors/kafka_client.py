@@ -11,11 +11,16 @@ state and positions together; it belongs to the thread that commits.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from evalgauge.core.errors import EvalgaugeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from evalgauge.collectors.kafka_config import KafkaGroup
 
 EARLIEST = -2
 """A time before every record: as the protocol writes it."""
@@ -77,6 +82,10 @@ class Batch(Protocol):
     def epoch(self) -> int | None:
         """Leader epoch of the last record, where the client knows it."""
 
+    @property
+    def newest(self) -> int:
+        """The time of the last record, as in `timestamps`, without the cost of all."""
+
     def headers(self, index: int) -> Sequence[tuple[str, bytes]]:
         """The headers of record `index`, in order; a header without a value has an empty one."""
 
@@ -133,8 +142,74 @@ class Committed(NamedTuple):
     metadata: str
 
 
+class GroupTopics:
+    """The topics that a pattern takes in a group: by their whole name; none of the brokers' own, none of the group's.
+
+    Each library has regular expressions of its own, which differ from each other and from those of the configuration.
+    """
+
+    def __init__(self, pattern: str, group: KafkaGroup) -> None:
+        self._pattern = re.compile(pattern)
+        # What we write ourselves would come back to us for ever.
+        self._ours = {group.changelog_topic, group.dead_letter_topic}
+
+    def match(self, name: str) -> bool:
+        """Whether a topic of this name is read."""
+        whole = self._pattern.fullmatch(name) is not None
+        return whole and not name.startswith("__") and name not in self._ours
+
+
+def taken_over(replica: str, group: str) -> Fenced:
+    """Another process has our name."""
+    return Fenced(
+        f"another process has joined group `{group}` as replica `{replica}`, and the brokers know only that one now: "
+        "stop one of the two, or give each a `replica` of its own"
+    )
+
+
+def no_member(replica: str, group: str) -> Fenced:
+    """Nothing can be committed before the next join."""
+    return Fenced(
+        f"replica `{replica}` is no member of group `{group}` now: it has not joined yet, or was expelled"
+    )
+
+
+def refused(replica: str, group: str, why: str) -> Fenced:
+    """The group did not take positions from us."""
+    return Fenced(
+        f"group `{group}` takes no positions from replica `{replica}` as it was when it wrote them ({why}): "
+        "the group has changed since; nothing was committed"
+    )
+
+
+def unstable(group: str) -> Unavailable:
+    """Positions cannot be told yet."""
+    return Unavailable(
+        f"positions of group `{group}` are part of a transaction that is still open, as a killed member leaves it: "
+        "the brokers end it when its `transaction_timeout` is over"
+    )
+
+
+def too_large(record: Record) -> EvalgaugeError:
+    """A record that the brokers do not take, now or later."""
+    size = len(record.key or b"") + len(record.value or b"")
+    return EvalgaugeError(
+        f"topic `{record.topic}` does not take a record of {size:,} bytes (partition {record.partition}); nothing of "
+        f"its transaction was written. Raise `max.message.bytes` of the topic (unset, it is `message.max.bytes` of the "
+        f"brokers): kafka-configs.sh --alter --entity-type topics --entity-name {record.topic} "
+        f"--add-config max.message.bytes={_next_power(2 * size)}"
+    )
+
+
+def _next_power(size: int) -> int:
+    return 1 << size.bit_length()
+
+
 class Ownership(Protocol):
-    """Is told which partitions are ours; called within `Member.poll`, in its thread."""
+    """Is told which partitions are ours; called within `Member.poll`, in its thread.
+
+    Heartbeats go on meanwhile, but all must be done within `drain_timeout`. What it raises, `poll` raises.
+    """
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
         """These are ours from now on; others stay as they are."""
@@ -153,13 +228,14 @@ class Member(Protocol):
         """Take part in the group for up to `timeout` seconds.
 
         Heartbeats go on between two polls, in a thread of the library. Does not raise while brokers come and go.
-        Raises `Fenced` when another process has joined under our name.
+        Raises `Fenced` when another process has joined under our name, then and ever after.
         """
 
     def metadata(self) -> Any:
         """What the group knows us by now, for `Transactions`. From any thread, while `revoked` waits too.
 
-        Raises `Fenced` while we are no member: a transaction without a generation would fence nothing.
+        Raises `Fenced` while we are no member: a transaction without a generation would fence nothing. Every rebalance
+        makes it stale, those too that move nothing of ours: take it anew for each transaction.
         """
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed | None]:
@@ -169,10 +245,13 @@ class Member(Protocol):
         """
 
     def trouble(self) -> str:
-        """What keeps us from being a member, in words; empty if nothing does."""
+        """What keeps us from being a member, in words; empty if nothing does. From any thread."""
 
     def close(self) -> None:
-        """Let go of connections and threads. A static member stays one until its session ends."""
+        """Let go of connections and threads; tells nobody that partitions are gone. In the thread of `poll`.
+
+        A static member stays one until its session ends.
+        """
 
 
 class Record(NamedTuple):
@@ -186,13 +265,31 @@ class Record(NamedTuple):
 
 
 class Transactions(Protocol):
-    """Writes records and positions of a group together or not at all, by one transactional id of its own."""
+    """Writes records and positions of a group together or not at all, by one transactional id of its own.
+
+    The id is new for each process life, so that no other process takes it; what fences a dead or stopped process is
+    the group's generation. What may go wrong, and what is done:
+
+    | The broker says | Reaction |
+    |---|---|
+    | stale generation, unknown member, fenced instance id | abort, keep the producer, `Fenced` |
+    | the transaction timed out, producer fenced, unknown producer or epoch | new producer, `Unavailable` |
+    | not the coordinator, loading, no leader, connection lost | the client retries until time is up |
+    | nothing, until time is up (also: is it committed?) | new producer, `Unavailable` |
+    | record too large | new producer, `EvalgaugeError`: the same would be refused again |
+    | anything else, such as no leave to write | new producer, `Unavailable` with the broker's words |
+
+    A new producer takes the same id again. So whatever the one before left open is aborted at once, and a commit that
+    it still has under way is refused: once a new producer has begun, the old one's outcome is settled.
+    """
 
     def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
         """One transaction, durable when it returns; at least one offset. Starts clean after any earlier failure.
 
+        Takes at most the longer of `transaction_timeout` and 10 s, and as much again where it must make a producer.
         Raises `Fenced` where the group has refused `metadata`: then nothing was committed. Raises `Unavailable` where
         brokers fail or do not answer: then it is unknown whether it was committed, and the same may be written again.
+        Raises `EvalgaugeError` for a record that the topic does not take: nothing was committed.
         """
 
     def close(self) -> None:
@@ -211,6 +308,9 @@ class Cluster(Protocol):
         Times are milliseconds since 1970; without a record from then on it is the end. What has no leader now is left
         out. Raises `Unavailable`.
         """
+
+    def written(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset after everything written, by transactions that are open too. Raises `Unavailable`."""
 
     def close(self) -> None:
         """Let go of connections and threads, soon."""

@@ -27,6 +27,22 @@ def _one_or_more(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+_Addresses = Annotated[
+    list[_Address],
+    Field(min_length=1),
+    BeforeValidator(
+        _one_or_more, json_schema_input_type=str | Annotated[list[_Address], Field(min_length=1)]
+    ),
+]
+_TopicNames = Annotated[
+    list[_TopicName],
+    Field(min_length=1),
+    BeforeValidator(
+        _one_or_more, json_schema_input_type=str | Annotated[list[_TopicName], Field(min_length=1)]
+    ),
+]
+
+
 def _a_time(value: object) -> object:
     """Numbers would be read as seconds since 1970, which nobody means."""
     if isinstance(value, str | datetime) and not str(value).strip().isdigit():
@@ -167,6 +183,11 @@ class KafkaGroup(_Section):
         return self.changelog or f"{self.id}-changelog"
 
     @property
+    def ids_topic(self) -> str:
+        """The topic of the ids that are remembered where the input de-duplicates."""
+        return f"{self.changelog_topic}-ids"
+
+    @property
     def dead_letter_topic(self) -> str:
         """The name it has in the cluster."""
         return self.dead_letters or f"{self.id}-dead-letters"
@@ -175,12 +196,10 @@ class KafkaGroup(_Section):
 class KafkaConfig(_Section):
     """Configuration of an input of kind `kafka`."""
 
-    bootstrap: Annotated[list[_Address], Field(min_length=1), BeforeValidator(_one_or_more)] = Field(
+    bootstrap: _Addresses = Field(
         description="Brokers to ask first, `host:port`: a list, or text with commas."
     )
-    topics: Annotated[list[_TopicName], Field(min_length=1), BeforeValidator(_one_or_more)] | None = Field(
-        None, description="Topics by name: a list, or text with commas."
-    )
+    topics: _TopicNames | None = Field(None, description="Topics by name: a list, or text with commas.")
     topic_pattern: str | None = Field(
         None,
         min_length=1,

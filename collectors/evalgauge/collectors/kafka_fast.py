@@ -27,12 +27,14 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Partition, Polled, Topic, Unavailable
 from evalgauge.collectors.kafka_config import own_options
+from evalgauge.collectors.kafka_fast_group import FastMember, FastTransactions
 from evalgauge.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaSasl, KafkaSecurity
 
 _log = logging.getLogger(__name__)
@@ -172,6 +174,7 @@ class FastLibrary:
     def __init__(self, config: KafkaConfig, name: str) -> None:
         """Check options without connecting. Raises `ConfigError`."""
         given = own_options(config.client_options, _OURS, "confluent")
+        self._config = config
         self._connection = connection_options(config, name)
         self._options = {
             # The client wants a name even where no group is joined.
@@ -208,6 +211,19 @@ class FastLibrary:
         """Make one; it connects by itself."""
         return FastCluster(self._connection | self._admin_options)
 
+    def member(self, ownership: Ownership, replica: str) -> FastMember:
+        """Make one; it connects by itself, and joins as it is polled. Raises `ConfigError`."""
+        try:
+            return FastMember(self._connection | self._admin_options, self._config, ownership, replica)
+        except (KafkaException, ValueError, TypeError) as error:
+            raise ConfigError(f"librdkafka refuses its settings: {_why(error)}") from error
+
+    def transactions(self, replica: str) -> FastTransactions:
+        """Make one; it connects with the first write."""
+        assert self._config.group is not None  # noqa: S101 - for the type checker; only a group has transactions
+        # What only a consumer knows it leaves alone, and says so in its own log.
+        return FastTransactions(self._connection | self._admin_options, self._config.group, replica)
+
 
 class FastBatch:
     """Records of one partition as confluent-kafka has them."""
@@ -225,6 +241,12 @@ class FastBatch:
             else [message.offset() for message in messages]
         )
         self.epoch: int | None = messages[-1].leader_epoch()
+
+    @property
+    def newest(self) -> int:
+        """The time of the last record, in milliseconds."""
+        time: int = self._messages[-1].timestamp()[1]
+        return time
 
     def headers(self, index: int) -> Sequence[tuple[str, bytes]]:
         """The headers of record `index`."""
@@ -389,14 +411,18 @@ class FastCluster:
             found |= self._asked(later)
         return found
 
-    def _asked(self, at: Mapping[Partition, int]) -> dict[Partition, int]:
+    def written(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset after everything written."""
+        return self._asked(dict.fromkeys(partitions, LATEST), IsolationLevel.READ_UNCOMMITTED)
+
+    def _asked(
+        self, at: Mapping[Partition, int], isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[Partition, int]:
         if not at:
             return {}
         wanted = {TopicPartition(*partition): _spec(time_) for partition, time_ in at.items()}
         with self._asking():
-            answer = self._admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_REQUEST
-            )
+            answer = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=_REQUEST)
             return {Partition(tp.topic, tp.partition): one.offset for tp, one in _results(answer)}
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalgauge.collectors.kafka_client import LATEST, Partition, Polled, Topic, Unavailable
 from evalgauge.collectors.kafka_config import own_options
+from evalgauge.collectors.kafka_pure_group import PureMember, PureTransactions, running_client
 from evalgauge.core.errors import ConfigError
 
 with warnings.catch_warnings():
@@ -26,6 +27,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaSasl, KafkaSecurity
 
 _log = logging.getLogger(__name__)
@@ -135,7 +137,8 @@ class PureLibrary:
                 "such as fetch_max_bytes"
             )
         self._options = connection_options(config, name) | given
-        _quiet()
+        self._config = config
+        quiet()
         if find_spec("crc32c") is None:
             _log.warning(
                 "without the package crc32c kafka-python reads some 30,000 records a second, with it 150,000: "
@@ -165,6 +168,25 @@ class PureLibrary:
         known = kafka.KafkaAdminClient.DEFAULT_CONFIG
         options = {key: value for key, value in self._options.items() if key in known}
         return PureCluster(self._made(kafka.KafkaAdminClient, options))
+
+    def member(self, ownership: Ownership, replica: str) -> PureMember:
+        """Connect; it joins as it is polled. Raises `Unavailable`."""
+        options = {
+            **self._options,
+            # New topics and new partitions are found so often.
+            "metadata_max_age_ms": int(self._config.refresh * 1000),
+            "allow_auto_create_topics": False,
+        }
+        return PureMember(self._made(running_client, options), self._config, ownership, replica)
+
+    def transactions(self, replica: str) -> PureTransactions:
+        """Make one; it connects with the first write."""
+        known = kafka.KafkaProducer.DEFAULT_CONFIG
+        shared = {key: value for key, value in self._options.items() if key in known}
+        assert self._config.group is not None  # noqa: S101 - for the type checker; only a group has transactions
+        return PureTransactions(
+            lambda options: self._made(kafka.KafkaProducer, shared | options), self._config.group, replica
+        )
 
     def _made(self, kind: Any, options: dict[str, Any]) -> Any:
         """An object of kafka-python, which connects as it is made. Raises `Unavailable` and `ConfigError`."""
@@ -225,6 +247,12 @@ class PureBatch:
         )
         epoch = records[-1].leader_epoch
         self.epoch: int | None = epoch if epoch is not None and epoch >= 0 else None
+
+    @property
+    def newest(self) -> int:
+        """The time of the last record, in milliseconds."""
+        time: int = self._records[-1].timestamp
+        return time
 
     def headers(self, index: int) -> Sequence[tuple[str, bytes]]:
         """The headers of record `index`."""
@@ -339,13 +367,19 @@ class PureCluster:
             found |= self._asked(later)
         return found
 
-    def _asked(self, at: Mapping[Partition, int]) -> dict[Partition, int]:
+    def written(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """The offset after everything written."""
+        return self._asked(dict.fromkeys(partitions, LATEST), IsolationLevel.READ_UNCOMMITTED)
+
+    def _asked(
+        self, at: Mapping[Partition, int], isolation: Any = IsolationLevel.READ_COMMITTED
+    ) -> dict[Partition, int]:
         if not at:
             return {}
         wanted = {_tp(partition): time_ for partition, time_ in at.items()}
         try:
             answer = self._admin.list_partition_offsets(
-                wanted, isolation_level=IsolationLevel.READ_COMMITTED, timeout_ms=int(_REQUEST * 1000)
+                wanted, isolation_level=isolation, timeout_ms=int(_REQUEST * 1000)
             )
         except (errors.KafkaError, OSError) as error:
             if len(at) == 1:
@@ -358,7 +392,11 @@ class PureCluster:
             names = sorted(at)
             middle = len(names) // 2
             halves = ({name: at[name] for name in half} for half in (names[:middle], names[middle:]))
-            return {partition: offset for half in halves for partition, offset in self._asked(half).items()}
+            return {
+                partition: offset
+                for half in halves
+                for partition, offset in self._asked(half, isolation).items()
+            }
         return {Partition(*tp): found.offset for tp, found in answer.items()}
 
     def close(self) -> None:
@@ -403,7 +441,7 @@ class _Heard(logging.Filter):
 _HEARD = _Heard()
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep its own log for those who ask for it: in an outage it says the same twice a second, and we say it once."""
     connecting = logging.getLogger("kafka.net.manager")
     connecting.addFilter(_HEARD)

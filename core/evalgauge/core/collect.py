@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from evalgauge.core.event import Reason
+    from evalgauge.core.store import Store
+    from evalgauge.core.table import Page
 
 Position = Any
 """What a collector needs to go on from: a JSON value, opaque to the engine."""
@@ -53,6 +55,15 @@ class Verdict:
     error: str = ""
 
 
+class PartitionPages(NamedTuple):
+    """The state that a partition comes with, where the store keeps state by partition (`Store.by_partition`)."""
+
+    pages: Mapping[str, list[Page]]
+    """Meaning → pages."""
+    digests: list[tuple[float, bytes]]
+    """(Unix time, digests of 16 bytes), oldest first."""
+
+
 @dataclass(slots=True)
 class Chunk:
     """Whole events of one partition of one input, in order.
@@ -74,6 +85,11 @@ class Chunk:
     """Unix time the chunk was received; 0 means now."""
     acknowledge: Callable[[Verdict], None] | None = None
     """Called once, from the engine's thread, after the commit (or with `error` when that failed)."""
+    adopt: PartitionPages | None = None
+    """The first chunk of a partition that has become ours: its state."""
+    release: Callable[[], None] | None = None
+    """The last chunk of a partition that goes to somebody else: called from the engine's thread after the commit that
+    holds it, once the partition's state is let go."""
 
 
 class Sink(Protocol):
@@ -100,6 +116,10 @@ class InputStatus:
     """Partition → bytes that are there but not read yet."""
     lag_events: dict[str, int] = field(default_factory=dict)
     """Partition → events that are there but not read yet, where a log counts its records and not its bytes."""
+    lag_seconds: dict[str, float] = field(default_factory=dict)
+    """Partition → age of what is to be read next, growing while nothing is read; 0 where nothing waits."""
+    lost_events: int = 0
+    """Events that were deleted before they were read, at most; only ever grows."""
     not_ready: str = ""
     """Why events cannot come in yet, in words; empty once they can."""
     note: str = ""
@@ -124,6 +144,8 @@ class InputContext:
     """Longer events are refused: of a longer line no more than one byte beyond this need be handed over."""
     max_chunk_bytes: int = 8 << 20
     """Upper bound of a chunk's body; a larger one costs memory and latency without gain."""
+    store: Store | None = None
+    """Where the process keeps its state, for an input that keeps it (`StateKeeper`); None where nothing is to run."""
 
 
 class Collector(Protocol):
@@ -138,3 +160,11 @@ class Collector(Protocol):
 
     def run(self) -> None:
         """Bring chunks until there are no more or `context.stop` is set, then return."""
+
+
+class StateKeeper(Protocol):
+    """A kind of collector that can keep the process's state with its positions; what it has besides."""
+
+    @staticmethod
+    def open_store(config: Any, name: str, replica: str) -> Store | None:
+        """The store of an input configured so; None where it leaves state to the state folder. Raises `ConfigError`."""

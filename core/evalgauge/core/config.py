@@ -120,6 +120,13 @@ class Config(Section):
     """The whole configuration. `config_model()` adds the keys of the installed collectors and exporters."""
 
     packs: list[str] = Field(min_length=1, description="Built-in packs by name, others by path.")
+    replica: str | None = Field(
+        default=None,
+        max_length=120,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="Name of this process among those that share a Kafka group, the same at every start; "
+        "by default the host name.",
+    )
     inputs: dict[str, Any] = Field(default_factory=dict, description=_INPUTS)
     exporters: dict[str, Any] = Field(default_factory=dict, description=_EXPORTERS)
     state: StateConfig = Field(default_factory=StateConfig, description="The checkpoint.")

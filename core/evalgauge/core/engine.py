@@ -17,12 +17,12 @@ import msgspec
 
 from evalgauge.core.collect import Chunk, EventVerdict, Verdict
 from evalgauge.core.decode import event_types
-from evalgauge.core.deduplicate import DIGEST, Deduplicator, Window, cut
-from evalgauge.core.errors import EvalgaugeError, StateError
+from evalgauge.core.deduplicate import DIGEST, Window, cut
+from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.event import Limits, Reason, Refusal
 from evalgauge.core.flight import FlightRecorder, Phase
 from evalgauge.core.instrument import Declared, Instrument
-from evalgauge.core.instruments.grouping import LocalSlots
+from evalgauge.core.partitions import Partitions, ReducerSlots, load
 from evalgauge.core.reduce import Delta, Plan, Reducer, Work
 from evalgauge.core.selfmetrics import PROCESS, SelfMetrics
 from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits, Store, TableInfo
@@ -30,8 +30,9 @@ from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits, Store, Ta
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from evalgauge.core.collect import Position
+    from evalgauge.core.collect import PartitionPages, Position
     from evalgauge.core.families import Family
+    from evalgauge.core.instruments.grouping import LocalSlots
     from evalgauge.core.mapping import Mapping as EventMapping
     from evalgauge.core.pack.model import EventSpec, Pack
     from evalgauge.core.table import Table
@@ -97,11 +98,14 @@ class Engine:
             one.spec.type: kinds[one.spec.type] for one in self.declared
         }
         self._reducers: dict[str, Reducer] = {}
-        self._locals: dict[tuple[int, str], tuple[int, list[LocalSlots]]] = {}
-        self._dedup = Deduplicator(options.window)
+        self._slots: dict[tuple[int, str], ReducerSlots] = {}
+        self._partitions = Partitions(
+            self.declared, self.instruments, options.window, moving=store.by_partition
+        )
         self._tables: dict[str, tuple[str, Table]] = {}
-        for one, instrument in zip(self.declared, self.instruments, strict=True):
-            self._tables[instrument.table.meaning] = (one.name, instrument.table)
+        for place, (one, instrument) in enumerate(zip(self.declared, self.instruments, strict=True)):
+            if place not in self._partitions.places:
+                self._tables[instrument.table.meaning] = (one.name, instrument.table)
         self._durable = metrics.durable()
         for name, counter in self._durable.items():
             self._tables[counter.table.meaning] = (name, counter.table)
@@ -126,14 +130,12 @@ class Engine:
 
     def restore(self) -> dict[tuple[str, str], Position]:
         """Take back the last checkpoint; returns (input, partition) → position. Raises `StateError`."""
-        restored = self._store.restore(self._tables)
+        moving = [self.instruments[place].table.meaning for place in self._partitions.places]
+        remembers = any(rules.deduplicate for rules in self._inputs.values())
+        restored = self._store.restore(self._tables, moving, self._options.window.age if remembers else 0.0)
         known = {info.meaning: info for info in restored.tables}
         for meaning, (name, table) in self._tables.items():
-            try:
-                table.load(restored.pages.get(meaning, []))
-            except (ValueError, TypeError) as error:
-                msg = f"the state of metric {name} cannot be read back: {error}"
-                raise StateError(msg) from error
+            load(name, table, restored.pages.get(meaning, []))
         self._known_tables = known.keys() & self._tables.keys()
         self._dropped = [meaning for meaning in known if meaning not in self._tables]
         kept = {known[meaning].metric for meaning in self._known_tables}
@@ -147,11 +149,25 @@ class Engine:
             )
             if name not in kept:
                 log.warning("metric %s: state dropped: %s", name, why)
-        self._dedup.restore(restored.digests)
+        if not self._partitions.moving:
+            self._partitions.of("").deduplicator.restore(restored.digests)
         self.last_commit = restored.last_commit or self._clock()
         self.lost = restored.lost
         self.dirty = bool(self._dropped)
         return restored.positions
+
+    def adopt(self, partition: str, pages: PartitionPages) -> None:
+        """A partition is ours from now on, with the state it comes with. Raises `StateError`."""
+        state = self._partitions.restored(partition, pages)
+        with self._lock:
+            self._partitions.put(partition, state)
+
+    def release(self, partition: str) -> None:
+        """It is ours no more, and all of it is committed: what is shown of it vanishes."""
+        with self._lock:
+            self._partitions.drop(partition)
+        for slots in self._slots.values():
+            slots.drop(partition)
 
     def plan(self, name: str) -> Plan:
         """What a reducer of this input does, here or in a worker."""
@@ -207,7 +223,7 @@ class Engine:
         received = sum(delta.received for delta in deltas)
         exceptions = [EventVerdict(line, "duplicate") for line in repeats]
         for delta in deltas:
-            self._merge(name, delta, reducer)
+            self._merge(name, chunk.partition, delta, reducer)
             exceptions += self._refuse(name, chunk, delta)
         ignored = received - sum(sum(delta.accepted.values()) for delta in deltas) - len(exceptions)
         self._count("evalgauge_events_received", (name,), received)
@@ -234,16 +250,17 @@ class Engine:
     ) -> tuple[list[Delta], int, list[int]]:
         now = self._clock()
         digests = [digest for delta in deltas for digest in cut(delta.digests)]
-        found = self._dedup.repeats(digests, now)
+        deduplicator = self._partitions.of(chunk.partition).deduplicator
+        found = deduplicator.repeats(digests, now)
         if not found:
-            self._dedup.accept(now, digests)
+            deduplicator.accept(now, digests)
             return deltas, reducer, []
         lines = [line for delta in deltas for line in delta.digest_lines.tolist()]
         repeats = sorted(lines[index] for index in found)
         received = sum(delta.received for delta in deltas)
         # What was reduced counts the repeats, so it is thrown away and reduced again without them, here.
         for delta in deltas:
-            self._discard(name, delta, reducer)
+            self._discard(name, chunk.partition, delta, reducer)
         work = self.work(name, chunk)
         again = Work(
             work.body,
@@ -257,28 +274,28 @@ class Engine:
         deltas = self._reducer(name).reduce(again)
         assert sum(delta.received for delta in deltas) == received  # noqa: S101 - for the type checker, and against a fault of the caller
         gone = set(found)
-        self._dedup.accept(now, [digest for index, digest in enumerate(digests) if index not in gone])
+        deduplicator.accept(now, [digest for index, digest in enumerate(digests) if index not in gone])
         return deltas, OWN_REDUCER, repeats
 
-    def _slots(self, name: str, delta: Delta, reducer: int) -> list[LocalSlots]:
-        generation, slots = self._locals.get((reducer, name), (0, []))
-        if generation != delta.generation:
-            slots = [LocalSlots(instrument.index()) for instrument in self.instruments]
-            self._locals[reducer, name] = (delta.generation, slots)
-        return slots
+    def _local(self, name: str, partition: str, delta: Delta, reducer: int) -> list[LocalSlots]:
+        slots = self._slots.get((reducer, name))
+        if slots is None or slots.generation != delta.generation:
+            slots = ReducerSlots(delta.generation, self.instruments, self._partitions)
+            self._slots[reducer, name] = slots
+        return slots.of(partition)
 
-    def _discard(self, name: str, delta: Delta, reducer: int) -> None:
-        for one, slots in zip(delta.metrics, self._slots(name, delta, reducer), strict=True):
+    def _discard(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
+        for one, slots in zip(delta.metrics, self._local(name, partition, delta, reducer), strict=True):
             if one is not None:
                 slots.announce(one.groups.new)
 
-    def _merge(self, name: str, delta: Delta, reducer: int) -> None:
-        slots = self._slots(name, delta, reducer)
-        for declared, instrument, one, local in zip(
-            self.declared, self.instruments, delta.metrics, slots, strict=True
-        ):
+    def _merge(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
+        moving = self._partitions.of(partition).instruments
+        local = self._local(name, partition, delta, reducer)
+        for place, one in enumerate(delta.metrics):
             if one is not None:
-                merged = instrument.merge(one, local)
+                merged = moving.get(place, self.instruments[place]).merge(one, local[place])
+                declared = self.declared[place]
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
                 self._count("evalgauge_values_unobserved", (declared.name,), merged.unobserved)
         for type_, count in delta.accepted.items():
@@ -340,17 +357,7 @@ class Engine:
         now = max(self._clock(), self.last_commit)
         self._note(Phase.COMMITTING)
         started = time.perf_counter()
-        commit = Commit(
-            time=now, dropped=self._dropped, positions=self._positions, dead_letters=self._letters
-        )
-        for meaning, (metric, table) in self._tables.items():
-            if table.dirty():
-                if meaning not in self._known_tables:
-                    commit.tables.append(TableInfo(meaning, metric))
-                commit.pages += ((meaning, page) for page in table.pages(now, self.last_commit))
-        commit.digests = self._dedup.fresh()
-        commit.digests_kept = self._options.window.ids + len(commit.digests) // DIGEST
-        commit.digests_since = now - self._options.window.age
+        commit = self._checkpoint(now)
         try:
             dropped = self._store.commit(commit, self._options.dead_letters)
         except BaseException:
@@ -360,9 +367,11 @@ class Engine:
         with self._lock:
             for _, table in self._tables.values():
                 table.publish()
+            for _, table in self._partitions.tables():
+                table.publish()
         self.positioned.update(name for name, _ in self._positions)
         self._known_tables.update(info.meaning for info in commit.tables)
-        self._dedup.committed()
+        self._partitions.committed()
         self._dropped, self._positions, self._letters = [], {}, []
         acknowledgements, self._acknowledgements = self._acknowledgements, []
         self.uncommitted, self.dirty, self.last_commit = 0, False, now
@@ -371,13 +380,38 @@ class Engine:
         self._metrics.add("evalgauge_commits", 1, ("success",))
         self._metrics.observe("evalgauge_commit_duration_seconds", time.perf_counter() - started)
         self._metrics.set("evalgauge_last_commit_timestamp_seconds", now)
-        self._metrics.set("evalgauge_deduplication_ids", len(self._dedup))
+        self._metrics.set("evalgauge_deduplication_ids", self._partitions.ids())
         for acknowledge, verdict in acknowledgements:
             try:
                 acknowledge(verdict)
             except Exception:
                 log.exception("an acknowledgement failed; its sender will send again")
         self._note(Phase.IDLE)
+
+    def _checkpoint(self, now: float) -> Commit:
+        """Everything that changed since the last commit."""
+        commit = Commit(
+            time=now, dropped=self._dropped, positions=self._positions, dead_letters=self._letters
+        )
+        for meaning, (metric, table) in self._tables.items():
+            if table.dirty():
+                if meaning not in self._known_tables:
+                    commit.tables.append(TableInfo(meaning, metric))
+                commit.pages += ((meaning, page) for page in table.pages(now, self.last_commit))
+        for partition, table in self._partitions.tables():
+            if table.dirty():
+                pages = table.pages(now, self.last_commit)
+                commit.partition_pages += ((partition, table.meaning, page) for page in pages)
+        commit.digests = self._partitions.fresh()
+        most = max(map(len, commit.digests.values()), default=0)
+        commit.digests_kept = self._options.window.ids + most // DIGEST
+        commit.digests_since = now - self._options.window.age
+        return commit
+
+    def abandon(self) -> None:
+        """Commit nothing more, and acknowledge nothing."""
+        self._torn, self.dirty = True, False
+        self._acknowledgements = []
 
     @property
     def waiting(self) -> bool:
@@ -390,17 +424,24 @@ class Engine:
             durable = [
                 one for counter in self._durable.values() for one in counter.families(self._generation)
             ]
-            return [
-                one for instrument in self.instruments for one in instrument.families(self._generation)
-            ] + durable
+            return [one for place in range(len(self.declared)) for one in self._families(place)] + durable
+
+    def _families(self, place: int) -> Sequence[Family]:
+        if place not in self._partitions.places:
+            return self.instruments[place].families(self._generation)
+        first, *beside = self._partitions.all_of(place) or [self.instruments[place]]
+        return first.families(next(_generations), beside)
 
     def series(self) -> dict[str, tuple[int, int]]:
         """Metric → (series in use, limit)."""
-        indexes = (
-            (one.name, instrument.index())
-            for one, instrument in zip(self.declared, self.instruments, strict=True)
-        )
-        return {name: (len(index.series), index.limit) for name, index in indexes}
+        found = {}
+        for place, one in enumerate(self.declared):
+            index = self.instruments[place].index()
+            held = [index]
+            if place in self._partitions.places:
+                held = [instrument.index() for instrument in self._partitions.all_of(place)]
+            found[one.name] = (sum(len(each.series) for each in held), index.limit * max(len(held), 1))
+        return found
 
     def _count(self, name: str, labels: tuple[str, ...], amount: int) -> None:
         if amount:

@@ -57,5 +57,13 @@ class StateError(EvalgaugeError):
     exit_code = 3
 
 
+class StoreUnavailableError(EvalgaugeError):
+    """A commit did not come about for a reason that passes. Try again: nothing is lost, and nothing shown."""
+
+
+class FencedError(EvalgaugeError):
+    """Somebody else has taken over. Throw away what is not committed, restore, and go on from there."""
+
+
 class StateLockedError(StateError):
     """Another live process holds the state folder. Stop it, or give this one a folder of its own."""

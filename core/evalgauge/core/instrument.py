@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import msgspec
 
@@ -72,8 +72,12 @@ class Instrument(Protocol):
     def index(self) -> SeriesIndex:
         """The index of its series."""
 
-    def families(self, generation: int) -> Sequence[Family]:
-        """What is committed, as families; called with the engine's lock held."""
+    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
+        """What is committed, as families; called with the engine's lock held.
+
+        Where the table's scope is the partition and partitions come and go, `beside` holds the same instrument of the
+        other partitions that are ours: the families tell of all of them. The rows may change then with each call.
+        """
 
 
 def meaning(declared: Declared, version: int) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -41,10 +44,14 @@ _INVALID = "\0invalid"
 """Stands for a text that the mapping or the schema refuses; recognised by identity, so no data can forge it."""
 _UNIX = {"unix": 1, "unix_ms": 1_000, "unix_us": 1_000_000, "unix_ns": 1_000_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WRITTEN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+"""A number as JSON writes it."""
 _NoText = int | float | bool | None
 _Scalar = str | _NoText
 _Number = float | None
+_Written = str | int | float | None
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)] | None
+_NOTHING = (None, "")
 _UNREAD = object()
 """Stands for the leaf of a path that is not read: it may hold anything."""
 _READY_TIMES = (_AwareTime, datetime | None)
@@ -120,11 +127,10 @@ class MappedShape:
             if events:
                 yield self._readers[rule.constant], events, lines
             return
-        path = self._paths[str(rule.field)]
+        columns = [self._paths[path].column(events) for path in rule.paths]
         rows: dict[str, list[int]] = {name: [] for name in self._readers}
-        for row, event in enumerate(events):
-            value = path.one(event)
-            text = None if value is None else text_of(value)
+        for row, values in enumerate(zip(*columns, strict=True)):
+            text = None if None in values else rule.separator.join(map(text_of, values))
             type_ = text if rule.table is None else rule.table.get(text or "")
             if type_ in rows:
                 rows[type_].append(row)
@@ -170,12 +176,18 @@ class MappedShape:
         rule = self._mapping.type
         if rule.constant is not None:
             return rule.constant
-        raw = _at(value, str(rule.field))
-        text = None if raw is None else _text(raw, str(rule.field), Reason.MAPPING_FAILED)
+        texts = []
+        for path in rule.paths:
+            raw = _at(value, path)
+            texts.append(None if raw is None else _text(raw, path, Reason.MAPPING_FAILED))
+        present = [text for text in texts if text is not None]
+        text = rule.separator.join(present) if len(present) == len(texts) else None
         type_ = text if rule.table is None else rule.table.get(text or "")
         if type_ is None or type_ not in self._types:
-            detail = f"`{rule.field}` is {str(text)[:100]!r}, which the mapping gives no event type"
-            raise BadEvent(Reason.UNKNOWN_TYPE, detail)
+            found = " and ".join(
+                f"`{path}` is {str(text)[:100]!r}" for path, text in zip(rule.paths, texts, strict=True)
+            )
+            raise BadEvent(Reason.UNKNOWN_TYPE, f"{found}, which the mapping gives no event type")
         return type_
 
     def _id(self, value: dict[str, Any], type_: str) -> str:
@@ -183,11 +195,15 @@ class MappedShape:
         if rule.from_ is not None:
             return "position"
         parts = []
-        for path in rule.fields or [str(rule.field)]:
-            raw = _at(value, path)
-            if raw is None or raw == "":
+        for paths in rule.parts:
+            found = ((path, raw) for path in paths if (raw := _at(value, path)) is not None and raw != "")
+            path, raw = next(found, ("", None))
+            if raw is None:
+                where = " and ".join(f"`{path}`" for path in paths)
                 raise BadEvent(
-                    Reason.BAD_ID, f"`{path}`, from which the id is made, is missing or empty", type_
+                    Reason.BAD_ID,
+                    f"{where}, from which the id is made, {'are' if paths[1:] else 'is'} missing or empty",
+                    type_,
                 )
             parts.append(_text(raw, path, Reason.BAD_ID, type_))
         return rule.separator.join(parts)
@@ -237,20 +253,24 @@ class MappedShape:
             return FieldReader(path, empty=raw_is_empty)
         if is_number(field):
             return FieldReader(
-                path,
+                _WrittenNumber(path) if rule.from_text else path,
                 number=True,
                 translate=functools.partial(_number_text, rule),
                 scale=rule.scale,
                 offset=rule.offset,
                 default=None if rule.default is None else float(rule.default),
-                scalar=self._leaves[rule.field] == _Scalar,
+                scalar=self._leaves[rule.field] in (_Scalar, _Written),
             )
         return FieldReader(path, translate=functools.partial(_translate, field, rule), scalar=True)
 
+    def _id_paths(self) -> list[Path]:
+        """Where the parts of the id stand."""
+        found = [[self._paths[path] for path in paths] for paths in self._mapping.id.parts]
+        return [_First(paths) if paths[1:] else paths[0] for paths in found]
+
     def _envelope_reader(self) -> EnvelopeReader:
         mapping, leaves = self._mapping, self._paths
-        paths = mapping.id.fields or ([mapping.id.field] if mapping.id.field else [])
-        id_paths = [leaves[path] for path in paths]
+        id_paths = self._id_paths()
         separator = mapping.id.separator
 
         def identity(event: Any) -> str:
@@ -302,27 +322,12 @@ class MappedShape:
             else:
                 bad |= _wrong_texts(columns, name, field, rule)
         mapping = self._mapping
-        id_paths = mapping.id.fields or ([mapping.id.field] if mapping.id.field else [])
-        bad |= self._unfit(columns, id_paths, len(mapping.id.separator))
+        bad |= _unfit(columns, self._id_paths(), len(mapping.id.separator))
         if mapping.source.field is not None:
-            bad |= self._unfit(columns, [mapping.source.field], 0)
+            bad |= _unfit(columns, [self._paths[mapping.source.field]], 0)
         if mapping.time.field is not None and self._leaves[mapping.time.field] not in _READY_TIMES:
             bad |= self._bad_times(columns)
         return bad
-
-    def _unfit(self, columns: Columns, paths: Sequence[str], separator: int) -> NDArray[np.bool_]:
-        """Shape (n,): True where a part of an id or source is absent or empty, or the whole of it too long."""
-        bad = np.zeros(columns.n, np.bool_)
-        length = np.full(columns.n, separator * (len(paths) - 1))
-        for path in paths:
-            values = self._paths[path].column(columns.events)
-            lengths = [
-                len(value) if isinstance(value, str) else 0 if value is None else len(text_of(value))
-                for value in values
-            ]
-            length += lengths
-            bad |= np.array(lengths) == 0
-        return bad | (length > LONGEST)
 
     def _bad_times(self, columns: Columns) -> NDArray[np.bool_]:
         bad = np.zeros(columns.n, np.bool_)
@@ -333,6 +338,21 @@ class MappedShape:
             except (ValueError, TypeError, OverflowError):
                 bad[row] = True
         return bad
+
+
+def _unfit(columns: Columns, paths: Sequence[Path], separator: int) -> NDArray[np.bool_]:
+    """Shape (n,): True where a part of an id or source is absent or empty, or the whole of it too long."""
+    bad = np.zeros(columns.n, np.bool_)
+    length = np.full(columns.n, separator * (len(paths) - 1))
+    for path in paths:
+        values = path.column(columns.events)
+        lengths = [
+            len(value) if isinstance(value, str) else 0 if value is None else len(text_of(value))
+            for value in values
+        ]
+        length += lengths
+        bad |= np.array(lengths) == 0
+    return bad | (length > LONGEST)
 
 
 def _check(
@@ -394,6 +414,48 @@ def _translate(field: FieldSpec, rule: ValueMapping, value: Any) -> str | None:
     return text
 
 
+class _First(Path):
+    """The first of several places where something stands that is not empty."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self._places = places
+
+    def one(self, event: Any) -> Any:
+        """The value of one event."""
+        return next((value for place in self._places if (value := place.one(event)) not in _NOTHING), None)
+
+    def column(self, events: Sequence[Any]) -> list[Any]:
+        """The values of all events."""
+        rows = zip(*(place.column(events) for place in self._places), strict=True)
+        return [next((value for value in row if value not in _NOTHING), None) for row in rows]
+
+
+class _WrittenNumber(Path):
+    """Where a number stands that is written as text; a text that is none stays one."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def one(self, event: Any) -> Any:
+        """The value of one event."""
+        return _as_number(self._place.one(event))
+
+    def column(self, events: Sequence[Any]) -> list[Any]:
+        """The values of all events."""
+        return list(map(_as_number, self._place.column(events)))
+
+
+def _as_number(value: Any) -> Any:
+    """The number that a text is, within 64 bits; whatever else it is, as it is."""
+    if isinstance(value, str) and _WRITTEN.fullmatch(value) and math.isfinite(number := float(value)):
+        return number
+    return value
+
+
 def _converted(rule: ValueMapping, raw: float) -> float:
     number = raw if rule.scale is None else raw * rule.scale
     return number if rule.offset is None else number + rule.offset
@@ -417,10 +479,15 @@ def _mapped_value(rule: ValueMapping, field: FieldSpec, value: dict[str, Any], t
     if field.type == "any":
         return raw
     if is_number(field):
-        if json_kind(raw) != "number":
-            raise BadEvent(
-                Reason.MAPPING_FAILED, f"`{rule.field}` is a JSON {json_kind(raw)}, not a number", type_
+        read = _as_number(raw) if rule.from_text else raw
+        if json_kind(read) != "number":
+            is_ = (
+                f"the text {raw[:100]!r}"
+                if isinstance(read, str) and rule.from_text
+                else f"a JSON {json_kind(raw)}"
             )
+            raise BadEvent(Reason.MAPPING_FAILED, f"`{rule.field}` is {is_}, not a number", type_)
+        raw = read
         if not -LARGEST["number"] <= raw <= LARGEST["number"]:
             raise BadEvent(Reason.OUT_OF_RANGE, f"`{rule.field}` does not fit into 64 bits", type_)
         return _converted(rule, raw)
@@ -494,13 +561,14 @@ def _leaves(
             if field.type == "any":
                 want(rule.field, msgspec.Raw)  # takes null as well; in a union it would take nothing else
             else:
-                want(rule.field, _Number if is_number(field) else _Scalar)
+                number = _Written if rule.from_text else _Number
+                want(rule.field, number if is_number(field) else _Scalar)
     time = mapping.time
     if time.format == "rfc3339":
         want(time.field, _AwareTime if time.zone is None else datetime | None)
     else:
         want(time.field, int | float | None if time.format in _UNIX else str | None)
-    for path in (mapping.type.field, mapping.id.field, *(mapping.id.fields or ()), mapping.source.field):
+    for path in (*mapping.type.paths, *itertools.chain(*mapping.id.parts), mapping.source.field):
         want(path, _Scalar)
     want(mapping.traceparent, str | None)
     return leaves

@@ -10,30 +10,51 @@ from evalgauge.core.pack.model import EventType, Name, Strict
 
 
 class TypeMapping(Strict):
-    """The event type: a constant, or a field's value looked up in a table."""
+    """The event type: a constant, or what one or several fields say, looked up in a table."""
 
     constant: EventType | None = Field(default=None, description="The type of every event.")
     field: str | None = Field(default=None, description="Dotted path of the field that tells the type.")
+    fields: list[str] | None = Field(
+        default=None,
+        min_length=2,
+        description="Dotted paths of the fields that tell it together, joined by `separator`.",
+    )
+    separator: str = Field(default=":", description="What stands between `fields`; one that no value holds.")
     table: dict[str, EventType] | None = Field(
-        default=None, min_length=1, description="Field value → event type; without it the value is the type."
+        default=None,
+        min_length=1,
+        description="Value, or joined values → event type; without it the value is the type.",
     )
 
     @model_validator(mode="after")
     def _one_way(self) -> TypeMapping:
-        if (self.constant is None) == (self.field is None):
-            msg = "give exactly one of `constant` and `field`"
+        if sum(way is not None for way in (self.constant, self.field, self.fields)) != 1:
+            msg = "give exactly one of `constant`, `field` and `fields`"
             raise ValueError(msg)
-        if self.table is not None and self.field is None:
-            msg = "`table` goes with `field`"
+        if self.table is not None and self.constant is not None:
+            msg = "`table` goes with `field` or `fields`"
             raise ValueError(msg)
         return self
+
+    @property
+    def paths(self) -> list[str]:
+        """The fields that tell the type; none where it is constant."""
+        return self.fields or ([] if self.field is None else [self.field])
+
+
+class FirstOf(Strict):
+    """A value that stands in one place or another."""
+
+    first: list[str] = Field(
+        min_length=2, description="Dotted paths; the first of them that is there and not empty counts."
+    )
 
 
 class IdMapping(Strict):
     """The event id: from a field, from several joined, or from the position in the input."""
 
-    field: str | None = Field(default=None, description="Dotted path of the field that is the id.")
-    fields: list[str] | None = Field(
+    field: str | FirstOf | None = Field(default=None, description="Dotted path of the field that is the id.")
+    fields: list[str | FirstOf] | None = Field(
         default=None,
         min_length=2,
         description="Dotted paths of the fields that make it up, joined by `separator`.",
@@ -53,6 +74,12 @@ class IdMapping(Strict):
             msg = "give exactly one of `field`, `fields` and `from: position`"
             raise ValueError(msg)
         return self
+
+    @property
+    def parts(self) -> list[list[str]]:
+        """What makes it up: of each part the paths that it may stand at, in order; none where it is the position."""
+        given = self.fields or ([] if self.field is None else [self.field])
+        return [one.first if isinstance(one, FirstOf) else [one] for one in given]
 
 
 class TimeMapping(Strict):
@@ -107,6 +134,9 @@ class ValueMapping(Strict):
         default=None, min_length=1, description="Incoming text → value; any other text is mapping_failed."
     )
     table_default: str | None = Field(default=None, description="Value for incoming text not in the table.")
+    from_text: bool = Field(
+        default=False, description='The number is written as text, such as `"0.93"`, or as a number.'
+    )
     scale: float | None = Field(
         default=None, description="Numbers are multiplied by it, before `offset` is added."
     )

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from evalgauge.core.document import examine, in_order, read_document
 from evalgauge.core.errors import DocumentError
 from evalgauge.core.findings import suggest
-from evalgauge.core.mapping import Mapping
+from evalgauge.core.mapping import FirstOf, Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.document import Document, Path_
     from evalgauge.core.errors import Problem
-    from evalgauge.core.mapping import ValueMapping
+    from evalgauge.core.mapping import IdMapping, TypeMapping, ValueMapping
     from evalgauge.core.pack.model import EventSpec, FieldSpec, Pack
 
 _WORDS = ("rfc3339", "unix", "unix_ms", "unix_us", "unix_ns")
@@ -99,8 +99,13 @@ class _Check:
 
     def _type(self) -> None:
         rule = self.mapping.type
+        if "type" in self.broken:
+            return
         self._read(("type", "field"), rule.field)
-        if "type" in self.broken or "data" in self.broken:
+        self._separator("type", rule)
+        if rule.fields is not None:
+            self._type_fields(rule.fields, rule)
+        if "data" in self.broken:
             return
         given: dict[Path_, str] = {("type", "constant"): rule.constant} if rule.constant is not None else {}
         given |= {("type", "table", key): name for key, name in (rule.table or {}).items()}
@@ -115,18 +120,35 @@ class _Check:
             if given and name in self.events and name not in given.values():
                 self.report(("data", name), f"no event gets the type `{name}`", "See `type`.", at_key=True)
 
+    def _type_fields(self, fields: Sequence[str], rule: TypeMapping) -> None:
+        for index, path in enumerate(fields):
+            self._read(("type", "fields", index), path)
+        for key in rule.table or {}:
+            if rule.separator and key.count(rule.separator) < len(fields) - 1:
+                message = f"`{key}` is not made of {len(fields)} values joined by `{rule.separator}`"
+                hint = f"Such as {rule.separator.join(path.rpartition('.')[2] for path in fields)}."
+                self.report(("type", "table", key), message, hint, at_key=True)
+
     def _id(self, *, pushes: bool) -> None:
         rule = self.mapping.id
         if "id" in self.broken:
             return
-        self._read(("id", "field"), rule.field)
-        for index, path in enumerate(rule.fields or ()):
-            self._read(("id", "fields", index), path)
-        if rule.fields is None and "separator" in rule.model_fields_set:
-            self.report(("id", "separator"), "`separator` goes with `fields`", "Leave it out.", at_key=True)
+        given: dict[Path_, str | FirstOf] = {} if rule.field is None else {("id", "field"): rule.field}
+        given |= {("id", "fields", index): one for index, one in enumerate(rule.fields or ())}
+        for place, one in given.items():
+            if isinstance(one, str):
+                self._read(place, one)
+            else:
+                for index, path in enumerate(one.first):
+                    self._read((*place, "first", index), path)
+        self._separator("id", rule)
         if rule.from_ is not None and pushes:
             message = "what is pushed here has no position, so a repeated event could not be known again"
             self.report(("id", "from"), message, "Make the id from a `field` or several `fields`.")
+
+    def _separator(self, key: str, rule: IdMapping | TypeMapping) -> None:
+        if rule.fields is None and "separator" in rule.model_fields_set:
+            self.report((key, "separator"), "`separator` goes with `fields`", "Leave it out.", at_key=True)
 
     def _time(self) -> None:
         rule = self.mapping.time
@@ -208,17 +230,16 @@ class _Check:
     def _keys(self, where: Path_, name: str, spec: FieldSpec, rule: ValueMapping) -> None:
         """Report keys that have no meaning beside the others."""
         if rule.field is None:
-            for key in ("default", "table", "table_default", "scale", "offset"):
-                if getattr(rule, key) is not None:
-                    self.report(
-                        (*where, key), f"`{name}`: `{key}` goes with `field`", "Leave it out.", at_key=True
-                    )
+            for key in _given(rule, "default", "table", "table_default", "from_text", "scale", "offset"):
+                self.report(
+                    (*where, key), f"`{name}`: `{key}` goes with `field`", "Leave it out.", at_key=True
+                )
         if rule.table_default is not None and rule.table is None:
             self.report(
                 (*where, "table_default"), f"`{name}`: `table_default` goes with `table`", at_key=True
             )
-        for key in ("scale", "offset"):
-            if getattr(rule, key) is not None and spec.type not in {"number", "integer"}:
+        for key in _given(rule, "from_text", "scale", "offset"):
+            if spec.type not in {"number", "integer"}:
                 message = f"`{name}`: `{key}` is for numbers, and the field is of type `{spec.type}`"
                 self.report((*where, key), message, at_key=True)
         if rule.scale == 0:
@@ -271,3 +292,8 @@ class _Check:
                         f"`{outer}` is read as a value, and here as an object that holds `{parts[length]}`"
                     )
                     self.report(where, message, "Map it to one of the two.")
+
+
+def _given(rule: ValueMapping, *keys: str) -> list[str]:
+    """Those of the keys that say something."""
+    return [key for key in keys if getattr(rule, key) is not None and (key != "from_text" or rule.from_text)]

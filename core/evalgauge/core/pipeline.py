@@ -13,7 +13,7 @@ from evalgauge.core.coalesce import LIMIT_BYTES, coalesced
 from evalgauge.core.collect import Chunk, Collector, FileRange, InputContext, InputStatus, Stopped
 from evalgauge.core.deduplicate import Window
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
-from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.errors import EvalgaugeError, StoreUnavailableError
 from evalgauge.core.event import Limits
 from evalgauge.core.intake import Intake
 from evalgauge.core.mapping_check import load_mapping
@@ -41,6 +41,8 @@ _RETRY = 1.0
 _UPKEEP = 1.0
 """Seconds between two looks at what is only worth a look now and then: queue, sizes, lag."""
 _POLL = 0.2
+_ABANDON = 10.0
+"""Seconds that an input may take to end when what it brings is not wanted any more."""
 
 
 class Input:
@@ -124,8 +126,12 @@ class Pipeline:
         self._last_commit = 0.0
         self._over = False
         """No input brings anything more: work off what is queued and end."""
+        self._leaving: list[Chunk] = []
+        """Last chunks of partitions that go with the next commit."""
         self._loss_open = False
         """Earlier state was lost, and not every input has committed a new position yet."""
+        self._lost_events: dict[str, int] = {}
+        """Input → lost events that are in the self-metrics already."""
         self.restored = False
         rules = {name: _rules(one, packs) for name, one in config.inputs.items()}
         engine = config.engine
@@ -148,6 +154,7 @@ class Pipeline:
                 threading.Event(),
                 InputStatus(),
                 max_event_bytes=config.engine.max_event_size,
+                store=store,
             )
             collector: Collector = plugins.load(plugins.COLLECTORS, one.type)(one, context)
             self.inputs[name] = Input(name, one.type, collector, context, self._intake.wake)
@@ -235,6 +242,10 @@ class Pipeline:
             return True
         while pool is not None and pool.waits_for(name):
             self._absorb(wait=_POLL)
+        if chunk.adopt is not None:
+            self.engine.adopt(chunk.partition, chunk.adopt)
+        if chunk.release is not None:
+            self._leaving.append(chunk)
         before = self.engine.uncommitted
         if self._config.inputs[name].unknown_types != "ignore":
             chunk = coalesced([chunk, *self._intake.more(item, LIMIT_BYTES)])
@@ -266,7 +277,11 @@ class Pipeline:
         return _POLL
 
     def _due(self, now: float, *, idle: bool) -> bool:
-        if not self.engine.dirty or now < self._retry_at:
+        if now < self._retry_at:
+            return False
+        if self._leaving:
+            return True
+        if not self.engine.dirty:
             return False
         state = self._config.state
         since = now - self._last_commit
@@ -277,14 +292,20 @@ class Pipeline:
     def _commit(self, now: float) -> None:
         self._commit_wanted = False
         try:
-            self.engine.commit()
-        except (sqlite3.Error, OSError) as error:
+            if self.engine.dirty:
+                self.engine.commit()
+        except (sqlite3.Error, OSError, StoreUnavailableError) as error:
             self._failing_since = self._failing_since or time.time()
             self._retry_at = now + _RETRY
             log.error("commit failed, tried again in %s s: %s", _RETRY, error)  # noqa: TRY400 - meant for people
         else:
             self._failing_since = 0.0
             self._last_commit = time.monotonic()
+            leaving, self._leaving = self._leaving, []
+            for chunk in leaving:
+                self.engine.release(chunk.partition)
+                if chunk.release is not None:
+                    chunk.release()
 
     def _check_inputs(self) -> None:
         for one in self.inputs.values():
@@ -304,20 +325,46 @@ class Pipeline:
         metrics.set("evalgauge_queue_limit_bytes", self._intake.limit)
         metrics.set("evalgauge_checkpoint_size_bytes", self._store.size())
         metrics.set("evalgauge_dead_letters", self._store.dead_letters())
+        for name, value in self._store.facts().items():
+            metrics.set(name, value)
         metrics.set("evalgauge_ready", not self.problems())
         for name, one in self.inputs.items():
             metrics.set("evalgauge_input_up", one.running, (name,))
             metrics.set(
                 "evalgauge_input_lag_bytes", sum(list(one.context.status.lag_bytes.values())), (name,)
             )
+        self._tell_lag()
         for name, (used, limit) in self.engine.series().items():
             metrics.set("evalgauge_series", used, (name,))
             metrics.set("evalgauge_series_limit", limit, (name,))
 
+    def _tell_lag(self) -> None:
+        """What inputs report that count events and know how old those are; a partition that left vanishes."""
+        inputs: dict[tuple[str, ...], float] = {}
+        events: dict[tuple[str, ...], float] = {}
+        seconds: dict[tuple[str, ...], float] = {}
+        for name, one in self.inputs.items():
+            status = one.context.status
+            # Copies, since the input's thread goes on writing.
+            lag, age, lost = dict(status.lag_events), dict(status.lag_seconds), status.lost_events
+            if lag:
+                inputs[name,] = sum(lag.values())
+            events |= {(name, partition): value for partition, value in lag.items()}
+            seconds |= {(name, partition): value for partition, value in age.items()}
+            if lag or lost:
+                self._metrics.add(
+                    "evalgauge_input_lost_events", lost - self._lost_events.get(name, 0), (name,)
+                )
+                self._lost_events[name] = lost
+        self._metrics.replace("evalgauge_input_lag_events", inputs)
+        self._metrics.replace("evalgauge_input_partition_lag_events", events)
+        self._metrics.replace("evalgauge_input_partition_lag_seconds", seconds)
+
     def problems(self) -> list[str]:
         """Why the pipeline is not ready, in words; from any thread."""
         if not self.restored:
-            return ["state is being restored"]
+            why = self._store.waits_for()
+            return [f"state is being restored{': ' if why else ''}{why}"]
         found = [f"input {one.name} is held: {one.held}" for one in self.inputs.values() if one.held]
         waiting = ((one.name, one.context.status.not_ready) for one in self.inputs.values())
         found += [f"input {name}: {why}" for name, why in waiting if why]
@@ -346,6 +393,17 @@ class Pipeline:
         self._intake.close()
         self._stop.set()
         self._intake.wake()
+
+    def abandon(self) -> None:
+        """Forget everything that is not committed, and end."""
+        for one in self.inputs.values():
+            one.context.stop.set()
+        self._intake.close()
+        for one in self.inputs.values():
+            one.join(_ABANDON)
+        self.engine.abandon()
+        self.restored = False
+        self.close()
 
     def close(self) -> None:
         """Commit what is left and end the workers."""

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalgauge.core import flight, plugins
-from evalgauge.core.errors import ConfigError, EvalgaugeError
+from evalgauge.core.collect import Stopped
+from evalgauge.core.errors import ConfigError, EvalgaugeError, FencedError
 from evalgauge.core.export import Exporter, ExporterContext, InputReport, NotReady, StatusReport
 from evalgauge.core.flight import FlightRecorder, Phase
 from evalgauge.core.pack.loader import load_packs
 from evalgauge.core.pipeline import Pipeline
 from evalgauge.core.selfmetrics import SelfMetrics
-from evalgauge.core.sqlite_store import SqliteStore
+from evalgauge.core.stores import kept_store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ class Process:
         self._packs = load_with_own(config.packs)
         self._metrics = SelfMetrics(next(pack for pack in self._packs if pack.pack == OWN_PACK))
         folder = Path(config.state.folder)
-        self._store = SqliteStore(folder)
+        self._store, self._folder_lock = open_store(config)
         _tell_of_last_life(folder)
         self._recorder = FlightRecorder(folder)
         self._started = time.time()
@@ -54,7 +55,7 @@ class Process:
             self.pipeline = self._build(config, self._packs)
             self.exporters = {name: self._exporter(one) for name, one in config.exporters.items()}
         except BaseException:
-            self._store.close()
+            self._let_go()
             raise
 
     def _build(self, config: Config, packs: list[Pack]) -> Pipeline:
@@ -88,30 +89,57 @@ class Process:
         try:
             for exporter in self.exporters.values():
                 exporter.start()
-            self.pipeline.start()
-            while True:
-                self.pipeline.run(until_done=until_done, progress=progress)
-                if self._next is None:
-                    break
-                self._swap()
+            self._work(until_done=until_done, progress=progress)
+        except Stopped:
+            log.info("ended before state was restored")
         finally:
             try:
                 self.pipeline.close()
+            except FencedError as error:
+                log.warning("%s; what was not committed comes again, to whoever reads it next", error)
             finally:
                 self.close()
+
+    def _work(self, *, until_done: bool, progress: Callable[[], None] | None) -> None:
+        while True:
+            try:
+                if not self.pipeline.restored:
+                    self.pipeline.start()
+                self.pipeline.run(until_done=until_done, progress=progress)
+                if self._next is None:
+                    return
+                self._swap()
+            except FencedError as error:
+                self._begin_anew(error)
 
     def close(self) -> None:
         """Let exporters, recorder and store go; `run` does it by itself."""
         for exporter in self.exporters.values():
             exporter.stop(grace=1.0)
         self._recorder.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._store.close()
+        if self._folder_lock is not None:
+            self._folder_lock.close()
+
+    def _begin_anew(self, why: FencedError) -> None:
+        """What is in memory is not what counts any more: throw it away and go on from what is committed."""
+        log.warning("%s; what was not committed is thrown away, and everything restored", why)
+        self._metrics.add("evalgauge_state_takeovers")
+        self.pipeline.abandon()
+        if self._ending.is_set():
+            raise Stopped
+        self.pipeline = self._build(self._config, self._packs)
 
     def end(self) -> None:
         """End in order: inputs first, then what is queued, then the last commit; from any thread, at once."""
         if not self._ending.is_set():
             self._ending.set()
             self._stop_inputs()
+            if not self.pipeline.restored:
+                self._store.stop()
 
     def _stop_inputs(self) -> None:
         pipeline = self.pipeline
@@ -155,6 +183,17 @@ class Process:
         config = self._reread()
         if config.state.folder != self._config.state.folder or config.exporters != self._config.exporters:
             msg = "`state.folder` and `exporters` cannot change while the process runs: restart it"
+            raise ConfigError(msg)
+        if self._store.by_partition and (config.inputs, config.replica) != (
+            self._config.inputs,
+            self._config.replica,
+        ):
+            msg = (
+                "`replica` and an input that keeps the state cannot change while the process runs: restart it"
+            )
+            raise ConfigError(msg)
+        if not self._store.by_partition and kept_store(config) is not None:
+            msg = "state cannot move from the state folder to an input while the process runs: restart it"
             raise ConfigError(msg)
         packs = load_with_own(config.packs)
         self._next = (config, packs, self._build(config, packs))

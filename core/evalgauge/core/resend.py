@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from evalgauge.core.collect import Chunk, Verdict
@@ -134,14 +134,24 @@ def _hindrance(letter: DeadLetter) -> str:
 class _Settling:
     """A store that takes the letters of the events it commits out in the same transaction."""
 
+    by_partition: ClassVar[bool] = False
+
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.seed = store.seed
         self.verdicts: list[tuple[int, list[Verdict]]] = []
 
-    def restore(self, meanings: Iterable[str]) -> Restored:
+    def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
         """As the store does."""
-        return self._store.restore(meanings)
+        return self._store.restore(meanings, moving, ids_age)
+
+    def waits_for(self) -> str:
+        """As the store does."""
+        return self._store.waits_for()
+
+    def stop(self) -> None:
+        """As the store does."""
+        self._store.stop()
 
     def commit(self, commit: Commit, limits: DeadLetterLimits) -> Mapping[str, int]:
         """As the store does, and the letters go."""
@@ -156,6 +166,10 @@ class _Settling:
             outcome.accepted += found[0].accepted
             outcome.duplicate += found[0].duplicate
         self.verdicts = []
+
+    def facts(self) -> Mapping[str, float]:
+        """As the store does."""
+        return self._store.facts()
 
     def size(self) -> int:
         """As the store does."""

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -69,6 +69,8 @@ class SqliteStore:
     format. A file that is corrupt or not ours is set aside under another name, and `restore().lost` says so.
     """
 
+    by_partition: ClassVar[bool] = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -125,8 +127,9 @@ class SqliteStore:
             self._db.rollback()  # COMMIT too may fail, and must not leave its transaction open
             raise
 
-    def restore(self, meanings: Iterable[str]) -> Restored:
+    def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
         """Read what the last commit left."""
+        del moving, ids_age  # nothing moves, and ids are trimmed with each commit
         db = self._db
         pages: dict[str, list[Page]] = {}
         for meaning in meanings:
@@ -145,6 +148,13 @@ class SqliteStore:
             lost=self._lost,
         )
 
+    def waits_for(self) -> str:
+        """Nothing: files are there or not."""
+        return ""
+
+    def stop(self) -> None:
+        """Nothing is waited for."""
+
     def commit(self, commit: Commit, limits: DeadLetterLimits) -> Mapping[str, int]:
         """Write a checkpoint in one transaction. Raises `sqlite3.Error` or `OSError`; then nothing was written."""
         db = self._db
@@ -162,8 +172,8 @@ class SqliteStore:
                 "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)",
                 ((*key, msgspec.json.encode(position)) for key, position in commit.positions.items()),
             )
-            if commit.digests:
-                db.execute("INSERT INTO digests (time, data) VALUES (?, ?)", (commit.time, commit.digests))
+            for digests in filter(None, commit.digests.values()):
+                db.execute("INSERT INTO digests (time, data) VALUES (?, ?)", (commit.time, digests))
                 self._trim_digests(commit)
             if commit.dead_letters:
                 db.executemany(
@@ -220,6 +230,10 @@ class SqliteStore:
                     self._written.clear()
                     with contextlib.suppress(sqlite3.OperationalError):  # busy: the next round does it
                         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def facts(self) -> Mapping[str, float]:
+        """Nothing but its size."""
+        return {}
 
     def size(self) -> int:
         """Bytes of the file and its write-ahead log."""

@@ -1,9 +1,13 @@
-"""The seam of checkpoints: state pages, positions, digests and dead letters, written together or not at all."""
+"""The seam of checkpoints: state pages, positions, digests and dead letters, written together or not at all.
+
+State is the replica's (what this process counted, for as long as it has its name) or a partition's (it moves with
+the partition). Where one process has all partitions for good, as with a state folder, there is no difference.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,11 +55,14 @@ class Commit:
     dropped: list[str] = field(default_factory=list)
     """Meanings of tables that are no longer declared."""
     pages: list[tuple[str, Page]] = field(default_factory=list)
-    """(meaning, page)."""
+    """(meaning, page) of the replica's tables."""
     positions: dict[tuple[str, str], Position] = field(default_factory=dict)
     """(input, partition) → position."""
-    digests: bytes = b""
-    """De-duplication digests of the events accepted since the last commit, 16 bytes each."""
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """Partition → de-duplication digests of the events accepted since the last commit, 16 bytes each.
+
+    The partition is "" where they do not come and go.
+    """
     digests_kept: int = 0
     """Digests that are still wanted, newest first; older ones may go."""
     digests_since: float = 0.0
@@ -63,6 +70,8 @@ class Commit:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     """Numbers of dead letters that were replayed and count now: gone with this commit."""
+    partition_pages: list[tuple[str, str, Page]] = field(default_factory=list)
+    """(partition, meaning, page) where partitions come and go."""
 
 
 @dataclass(slots=True)
@@ -84,20 +93,41 @@ class Restored:
 class Store(Protocol):
     """Where checkpoints live. One process has one store."""
 
-    seed: int
-    """Secret of the de-duplication digests, 64 bits, the same for the life of the store."""
+    by_partition: ClassVar[bool]
+    """Partitions come and go while we run, and take their state with them: the input brings it as `Adopt`."""
 
-    def restore(self, meanings: Iterable[str]) -> Restored:
-        """Read what the last commit left. Raises `StateError`."""
+    @property
+    def seed(self) -> int:
+        """Secret of the de-duplication digests, 64 bits, the same for the life of the store."""
+
+    def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
+        """Read what the last commit left of the replica's tables; `moving` are those of partitions, which come later.
+
+        `ids_age`: seconds that ids are remembered, 0 where no input de-duplicates. Raises `StateError`, and `Stopped`
+        once `stop` was called.
+        """
+
+    def waits_for(self) -> str:
+        """What `restore` waits for, in words; empty if it does not wait."""
+
+    def stop(self) -> None:
+        """Wait for nothing any more; from any thread."""
 
     def commit(self, commit: Commit, limits: DeadLetterLimits) -> Mapping[str, int]:
-        """Write a checkpoint durably; dead letters dropped for room by cause. On any error nothing of it is kept."""
+        """Write a checkpoint durably; dead letters dropped for room by cause. On any error nothing of it is kept.
+
+        Raises `StoreUnavailableError`, `OSError` or `sqlite3.Error` where another try may succeed, and `FencedError`
+        where somebody else has taken over what the checkpoint holds.
+        """
+
+    def facts(self) -> Mapping[str, float]:
+        """Gauges of pack `evalgauge`, without labels, that this store has to say of itself."""
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes on disk; 0 where they are not ours alone."""
 
     def dead_letters(self) -> int:
-        """Dead letters waiting."""
+        """Dead letters waiting here; 0 where they go elsewhere."""
 
     def forget_loss(self) -> None:
         """The loss was dealt with: `lost` is empty from now on."""

@@ -80,6 +80,7 @@ class Table:
         """Slot → (source, id) of the event that set it, to decide between events of one time."""
         self.shown_rare: dict[int, int] = {}
         self.shown_exemplars: dict[tuple[int, int], Exemplar] = {}
+        self.shown_ties: dict[int, tuple[str, str]] = {}
         self._dirty = Growing((), np.bool_)
         """By page."""
         self._dirty_extras: set[int] = set()
@@ -165,6 +166,7 @@ class Table:
         if self._dirty_extras:
             self.shown_rare = dict(self.rare)
             self.shown_exemplars = dict(self.exemplars)
+            self.shown_ties = dict(self.ties)
             stale[list(self.rare)] = True
         self._dirty.data[:] = False
         self._dirty_extras.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -93,8 +93,9 @@ class Counter:
         self.table.column("count")[slot] += amount
         self.table.touch(np.array([slot]))
 
-    def families(self, generation: int) -> Sequence[Family]:
+    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
         """The committed counts."""
+        del beside  # its scope is the replica: there are none
         table = self.table
         rows = table.rows
         values: NDArray[np.float64] | NDArray[np.int64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -162,14 +162,17 @@ class Gauge:
         self.table.column("value")[slot] = value
         self.table.touch(np.array([slot]))
 
-    def families(self, generation: int) -> Sequence[Family]:
-        """The committed values."""
+    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
+        """The committed values; of partitions that have the same series the greatest setting's."""
         table, rows = self.table, self.table.rows
-        values: NDArray[np.float64] | NDArray[np.int64]
-        if self._spec.value is None:
-            values = table.shown["net"].reserve(rows)[:rows].copy()
+        if beside:
+            series, values, born = self._together([self, *beside])
+        elif self._spec.value is None:
+            series, values = table.index.series, table.shown["net"].reserve(rows)[:rows].copy()
+            born = table.born.reserve(rows)[:rows].copy()
         else:
-            values = in_base_unit(table.shown["value"].reserve(rows)[:rows].copy(), self._unit)
+            series, values = table.index.series, table.shown["value"].reserve(rows)[:rows].copy()
+            born = table.born.reserve(rows)[:rows].copy()
         return [
             Family(
                 name=self._name,
@@ -177,10 +180,24 @@ class Gauge:
                 help=self._spec.help,
                 unit=self._unit.base,
                 label_names=table.index.names,
-                series=table.index.series,
-                values=values,
-                created=np.full(rows, np.nan),
-                born=table.born.reserve(rows)[:rows].copy(),
+                series=series,
+                values=values if self._spec.value is None else in_base_unit(values, self._unit),
+                created=np.full(len(values), np.nan),
+                born=born,
                 generation=generation,
             )
         ]
+
+    @staticmethod
+    def _together(gauges: Sequence[Gauge]) -> tuple[list[tuple[str, ...]], NDArray[Any], NDArray[np.float64]]:
+        newest: dict[tuple[str, ...], tuple[tuple[int, tuple[str, str]], float, float]] = {}
+        for table in (gauge.table for gauge in gauges):
+            times, values = table.shown["time"].data.tolist(), table.shown["value"].data.tolist()
+            born = table.born.data.tolist()
+            for slot, labels in enumerate(table.index.series[: table.rows]):
+                setting = (times[slot], table.shown_ties.get(slot, ("", ""))), values[slot], born[slot]
+                held = newest.get(labels)
+                if held is None or setting[0] > held[0]:
+                    newest[labels] = setting
+        found = list(newest.values())
+        return list(newest), np.array([one[1] for one in found]), np.array([one[2] for one in found])

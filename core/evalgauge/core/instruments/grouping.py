@@ -187,25 +187,36 @@ class LocalSlots:
         self._index = index
         self._slots = Growing((), np.int32, fill=-1)
         self._overflow = Growing((), np.bool_)
-        self._unresolved: dict[int, tuple[str, ...]] = {}
-        self._size = 0
+        self._announced: list[tuple[str, ...] | None] = []
+        """By local slot; None once it is resolved and nobody else needs it."""
+        self._shared = False
+
+    def beside(self, index: SeriesIndex) -> LocalSlots:
+        """The same local slots for another index; what is announced to either is known to both."""
+        self._shared = True
+        other = LocalSlots(index)
+        other._announced, other._shared = self._announced, True
+        return other
 
     def announce(self, new: Sequence[tuple[str, ...]]) -> None:
         """Label sets of the local slots that come next."""
-        for values in new:
-            self._unresolved[self._size] = values
-            self._size += 1
+        self._announced += new
 
     def resolve(self, groups: Groups) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Slots (k,) of the state for what a delta touched, and which of them (k,) a limit changed."""
-        slots, overflow = self._slots.reserve(self._size), self._overflow.reserve(self._size)
+        size = len(self._announced)
+        slots, overflow = self._slots.reserve(size), self._overflow.reserve(size)
         local = groups.slots
         found = slots[local]
         unknown = np.flatnonzero(found < 0)
         if len(unknown):
             unknown = unknown[np.argsort(groups.places[unknown], kind="stable")]
             for slot in dict.fromkeys(local[unknown].tolist()):
-                slots[slot], overflow[slot] = self._index.resolve(self._unresolved.pop(slot))
+                labels = self._announced[slot]
+                assert labels is not None  # noqa: S101 - for the type checker: a slot is resolved once
+                slots[slot], overflow[slot] = self._index.resolve(labels)
+                if not self._shared:
+                    self._announced[slot] = None
             found = slots[local]
         return found.astype(np.intp), overflow[local]
 

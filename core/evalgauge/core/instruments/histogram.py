@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -99,8 +99,9 @@ class Histogram:
         """Add increments."""
         return merge(self.table, "buckets", delta, local)
 
-    def families(self, generation: int) -> Sequence[Family]:
+    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
         """The committed distribution."""
+        del beside  # its scope is the replica: there are none
         table = self.table
         rows = table.rows
         return [

@@ -1,0 +1,150 @@
+"""One event into a topic, until a scrape of `/metrics` shows it, while others flow at a steady rate."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import multiprocessing
+import re
+import tempfile
+import threading
+import time
+import uuid
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import workload
+from benchmarks.kafka import Ours, left_out
+from benchmarks.kafka_topic import PARTITIONS, record, topic
+from benchmarks.measure import Row, percentile, process_of
+from confluent_kafka import Producer
+from tests.parts.part import Missing, answers, free_port, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+    from benchmarks.kafka_topic import Topic
+
+_PROBE_EVERY = 0.1
+_SCRAPE_PAUSE = 0.01
+"""Seconds between two scrapes: without a pause their cost would be measured, on two cores, and nothing else."""
+_PACE = 0.005
+_PATIENCE = 120
+_SEEN = re.compile(rb'^bench_judgments_total\{[^}]*workflow="probe-(\d+)"', re.MULTILINE)
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Milliseconds from `produce` to the end of the scrape; the producer sends what it has every 5 ms."""
+    rows: list[Row] = []
+    try:
+        with topic(0) as events:
+            for title, ours in (
+                ("one reader", Ours("confluent")),
+                ("group", Ours("confluent", group=True)),
+            ):
+                if why := left_out(ours):
+                    print(f"  left out: {why}")
+                    continue
+                rows.extend(
+                    _row(title, rate, *_measured(ours, events, rate, 5 if quick else 30))
+                    for rate in (1_000, 10_000, 100_000)
+                )
+    except Missing as missing:
+        print(f"  left out: {missing}")
+    return rows
+
+
+def _row(title: str, rate: int, reached: float, times: list[float]) -> Row:
+    spread = f"p99 {percentile(times, 0.99) * 1000:.0f} ms; {reached:,.0f} events/s were sent"
+    name = f"Kafka → /metrics, {title}, {rate:,} events/s, p50"
+    return Row(name, percentile(times, 0.5) * 1000, "ms", spread)
+
+
+def _measured(ours: Ours, events: Topic, rate: int, seconds: float) -> tuple[float, list[float]]:
+    """Events a second that the producer came to, and seconds of each probe."""
+    context = multiprocessing.get_context("spawn")
+    port = free_port()
+    config = ours.config(events, f"bench-{uuid.uuid4().hex[:8]}", "replica-0")
+    config["exporters"] = {"out": {"type": "prometheus", "listen": f"127.0.0.1:{port}"}}
+    config["inputs"]["bench"]["start"] = "latest"
+    with (
+        _child(context, _serve, config),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as scraped,
+    ):
+        until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "evalgauge to be ready", _PATIENCE)
+        with _child(context, _produce, events, rate, seconds) as producer:
+            return _watched(scraped, producer)
+
+
+def _watched(scraped: http.client.HTTPConnection, producer: Connection) -> tuple[float, list[float]]:
+    """Scrape until all is sent and seen."""
+    seen: dict[int, float] = {}
+    sent: dict[int, float] | None = None
+    reached = 0.0
+    deadline = time.monotonic() + _PATIENCE
+    while sent is None or sent.keys() - seen.keys():
+        scraped.request("GET", "/metrics", headers={"Accept-Encoding": "identity"})
+        answer = scraped.getresponse()
+        body = answer.read()
+        now = time.monotonic()
+        assert answer.status == 200, body[:200]
+        for probe in map(int, _SEEN.findall(body)):
+            seen.setdefault(probe, now)
+        if sent is None and producer.poll():
+            reached, sent = producer.recv()
+        assert now < deadline, f"{len(seen)} of {len(sent or ())} probes were seen in {_PATIENCE} s"
+        time.sleep(_SCRAPE_PAUSE)
+    return reached, [seen[probe] - at for probe, at in sent.items()]
+
+
+@contextlib.contextmanager
+def _child(context: Any, target: Any, *arguments: object) -> Iterator[Connection]:
+    """A process of its own, ended afterwards."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()  # what runs until then ends with it
+        process.join(30)
+        process.kill()
+
+
+def _serve(connection: Connection, config: dict[str, Any]) -> None:
+    """Run evalgauge until the other end of the pipe is closed."""
+
+    def wait() -> None:
+        with contextlib.suppress(EOFError):
+            connection.recv()
+        process.end()
+
+    with tempfile.TemporaryDirectory() as folder, process_of(Path(folder), **config) as process:
+        threading.Thread(target=wait, daemon=True).start()
+        process.run()
+
+
+def _produce(connection: Connection, events: Topic, rate: int, seconds: float) -> None:
+    """Send at a steady rate, and every so often a probe; say when each of these was sent, by the machine's clock."""
+    options = {"acks": "all", "queue.buffering.max.messages": 1_000_000}
+    producer = Producer({"bootstrap.servers": events.bootstrap, **options})
+    values = cycle([record(event) for event in workload.events(20_000)])
+    probe = next(workload.events(1))
+    sent: dict[int, float] = {}
+    count = 0
+    started = time.monotonic()
+    while (passed := time.monotonic() - started) < seconds:
+        while count < passed * rate:
+            producer.produce(events.name, next(values), partition=count % PARTITIONS)
+            count += 1
+        if passed >= len(sent) * _PROBE_EVERY:
+            number = len(sent)
+            probe["data"]["workflow_id"] = f"probe-{number}"
+            sent[number] = time.monotonic()
+            producer.produce(events.name, record(probe), partition=number % PARTITIONS)
+        producer.poll(_PACE)
+    producer.flush(60)
+    connection.send((count / (time.monotonic() - started), sent))

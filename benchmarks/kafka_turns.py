@@ -1,0 +1,199 @@
+"""One turn of a reader: how many events it counts in a second, and in a second of its CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import tempfile
+import time
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.kafka_topic import PARTITIONS
+from confluent_kafka import Consumer, TopicPartition
+from tests.parts.otelcol import Otelcol
+from tests.parts.part import free_port, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+
+    from benchmarks.kafka_topic import Topic
+
+_PATIENCE = 1800
+"""Seconds that a turn may take."""
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What it took to count all events of a topic."""
+
+    events: int
+    seconds: float
+    """From the first event to the last; of the Collector from its start."""
+    cpu: float
+    """CPU seconds, user and system, of all processes that read, their threads and children; starts left out."""
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process so far, with those of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _TICK
+
+
+def of_processes(topic: Topic, read: Callable[..., None], arguments: Sequence[Any]) -> Turn:
+    """A turn of a reader of `kafka_readers`, in one process for each of `arguments`.
+
+    Raises `AssertionError` where they count more or fewer events than there are, or take too long.
+    """
+    context = multiprocessing.get_context("spawn")
+    readers = []
+    try:
+        for argument in arguments:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=read, args=(theirs, argument), daemon=True)
+            process.start()
+            theirs.close()
+            readers.append((process, ours))
+        for _, connection in readers:
+            _heard(connection)
+        pids = [process.pid or 0 for process, _ in readers]
+        before = sum(map(cpu_seconds, pids))
+        for _, connection in readers:
+            connection.send("begin")
+        seconds = _watched([connection for _, connection in readers], topic.size)
+        cpu = sum(map(cpu_seconds, pids)) - before
+        for process, connection in readers:
+            connection.send("end")
+            process.join(60)
+            assert process.exitcode == 0, f"a reader ended with {process.exitcode}"
+        return Turn(topic.size, seconds, cpu)
+    finally:
+        for process, connection in readers:
+            process.kill()
+            connection.close()
+
+
+def _watched(connections: list[Connection], count: int) -> float:
+    """Wait until all together have counted everything; seconds from the first that one of them had."""
+    started: float | None = None
+    counted = dict.fromkeys(connections, 0)
+    deadline = time.monotonic() + _PATIENCE
+    while sum(counted.values()) < count:
+        assert time.monotonic() < deadline, f"{sum(counted.values())} of {count} events in {_PATIENCE} s"
+        for connection in multiprocessing.connection.wait(connections, timeout=5):
+            assert isinstance(connection, multiprocessing.connection.Connection)
+            counted[connection] = _heard(connection)
+            started = started or time.perf_counter()
+    assert sum(counted.values()) == count, f"{sum(counted.values())} events were counted, not {count}"
+    assert started is not None
+    return time.perf_counter() - started
+
+
+def _heard(connection: Connection) -> Any:
+    try:
+        assert connection.poll(_PATIENCE), "a reader says nothing"
+        return connection.recv()
+    except EOFError:
+        raise AssertionError("a reader ended by itself; what it said is above") from None
+
+
+def of_collector(topic: Topic) -> Turn:
+    """A turn of an OpenTelemetry Collector. Raises `Missing` where it cannot be had, `AssertionError` as above."""
+    group, port = f"bench-{uuid.uuid4().hex[:8]}", free_port()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Otelcol(_collector(topic, group, port), Path(folder)) as collector,
+        contextlib.closing(Consumer({"bootstrap.servers": topic.bootstrap, "group.id": group})) as looking,
+    ):
+        started, before = time.perf_counter(), cpu_seconds(collector.pid)
+        partitions = [TopicPartition(topic.name, number) for number in range(PARTITIONS)]
+
+        def positions() -> int:
+            return sum(max(0, at.offset) for at in looking.committed(partitions, timeout=30))
+
+        until(lambda: positions() == topic.size, "the Collector to read everything", _PATIENCE)
+        # What it has read it may still hold in a batch.
+        until(lambda: _shown(port) == topic.size, f"a total of {topic.size}; it shows {_shown(port)}", 30)
+        return Turn(topic.size, time.perf_counter() - started, cpu_seconds(collector.pid) - before)
+
+
+def _shown(port: int) -> int:
+    time.sleep(0.25)  # looking costs the Collector as much as a few thousand events
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        text = answer.read().decode()
+    return sum(
+        int(float(value)) for value in re.findall(r"^bench_judgments_total\{.*\} (\S+)", text, re.MULTILINE)
+    )
+
+
+def _collector(topic: Topic, group: str, port: int) -> dict[str, Any]:
+    """The same metrics, by the Collector's own means; of the ways to write it the cheapest that was found."""
+    labels = [{"key": key} for key in ("tenant_id", "workflow_id", "method_used")]
+    return {
+        "receivers": {
+            "kafka": {
+                "brokers": [topic.bootstrap],
+                "group_id": group,
+                "initial_offset": "earliest",
+                "autocommit": {"interval": "250ms"},
+                "logs": {"topics": [topic.name], "encoding": "json"},
+            }
+        },
+        "processors": {
+            # Deltas are made for each batch, so larger ones are cheaper.
+            "batch": {"send_batch_size": 50_000, "timeout": "1s"},
+            "transform": {"log_statements": [{"statements": ['set(log.attributes, log.body["data"])']}]},
+            "deltatocumulative": {},
+        },
+        "connectors": {
+            "signal_to_metrics": {
+                "logs": [
+                    {
+                        "name": "bench.judgments",
+                        "attributes": [*labels, {"key": "status"}],
+                        "sum": {"value": "1", "monotonic": True},
+                    },
+                    {
+                        "name": "bench.duration",
+                        "unit": "s",
+                        "attributes": labels,
+                        "histogram": {
+                            "buckets": [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+                            "value": 'log.attributes["execution_time_ms"] / 1000.0',
+                        },
+                    },
+                    {
+                        "name": "bench.confidence",
+                        "attributes": labels,
+                        "histogram": {
+                            "buckets": [tenth / 10 for tenth in range(1, 11)],
+                            "value": 'log.attributes["confidence_score"]',
+                        },
+                    },
+                ]
+            }
+        },
+        "exporters": {"prometheus": {"endpoint": f"127.0.0.1:{port}"}},
+        "service": {
+            "pipelines": {
+                "logs": {
+                    "receivers": ["kafka"],
+                    "processors": ["batch", "transform"],
+                    "exporters": ["signal_to_metrics"],
+                },
+                "metrics": {
+                    "receivers": ["signal_to_metrics"],
+                    "processors": ["deltatocumulative"],
+                    "exporters": ["prometheus"],
+                },
+            }
+        },
+    }

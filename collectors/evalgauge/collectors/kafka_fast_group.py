@@ -1,0 +1,363 @@
+"""A group's member and its transactions by confluent-kafka; see `kafka_client.Member` and `kafka_client.Transactions`."""
+
+# librdkafka's own error codes have names that begin with an underscore.
+# ruff: noqa: SLF001
+
+from __future__ import annotations
+
+import struct
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from evalgauge.collectors.kafka_client import (
+    Committed,
+    GroupTopics,
+    Partition,
+    Unavailable,
+    no_member,
+    refused,
+    taken_over,
+    too_large,
+    unstable,
+)
+from evalgauge.core.errors import EvalgaugeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from evalgauge.collectors.kafka_client import Ownership, Record
+    from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
+
+_PATIENCE = 10.0
+"""Seconds within which brokers must answer; a transaction has longer where its time-out is longer."""
+_POSITIONS = 3.0
+"""Seconds; longer waits are only for transactions to end, which may take minutes."""
+_CLOSE = 1.0
+_FULL = 0.02
+_MAX_MESSAGE = 64 << 20
+"""Bytes, far more than any topic takes: how large a record may be is for the topic to say."""
+_BATCH = 128 << 10
+"""Bytes; a topic that takes less in one record would refuse records that it takes alone."""
+_METADATA = b"CGMDv2:"
+"""How librdkafka's metadata of a group begins: a generation follows, then texts, each ended by a zero byte."""
+_GENERATION = struct.Struct("<i")
+_STALE = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID}
+"""What the group says to the positions of one that is not, or no longer, the member it takes itself for."""
+_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
+
+
+class FastMember:
+    """Takes part in a group by a Consumer that is assigned nothing, whatever the group gives it: so it reads nothing.
+
+    A Consumer serves one thread at a time, and is busy while a callback waits. So what other threads ask for is
+    kept here, renewed whenever the group has changed.
+    """
+
+    def __init__(
+        self, options: dict[str, Any], config: KafkaConfig, ownership: Ownership, replica: str
+    ) -> None:
+        """Begin in the first `poll`. Raises `KafkaException` and `ValueError` for options that cannot be."""
+        group = config.group
+        assert group is not None  # noqa: S101 - for the type checker; only a group has members
+        self._config, self._group, self._replica, self._ownership = config, group, replica, ownership
+        self._cooperative = group.assignment == "cooperative"
+        self._heard = ""
+        """The last that librdkafka complained of."""
+        self._closing = self._fenced = False
+        self._metadata: bytes | None = None
+        self._raised: BaseException | None = None
+        self._topics: set[str] = set()
+        self._looked = -config.refresh
+        self._pattern = None if config.topic_pattern is None else GroupTopics(config.topic_pattern, group)
+        refresh = int(config.refresh * 1000)
+        self._consumer = Consumer(
+            options
+            | {
+                "group.id": group.id,
+                "group.instance.id": replica,
+                "partition.assignment.strategy": "cooperative-sticky"
+                if self._cooperative
+                else "range,roundrobin",
+                "session.timeout.ms": int(group.session_timeout * 1000),
+                "heartbeat.interval.ms": int(min(group.session_timeout / 4, 3) * 1000),
+                # Longer than any callback: a member that does not come back from one for so long is given up.
+                "max.poll.interval.ms": int((2 * group.drain_timeout + 30) * 1000),
+                # New topics and new partitions are found so often.
+                "topic.metadata.refresh.interval.ms": refresh,
+                "metadata.max.age.ms": max(3 * refresh, 10_000),
+                "enable.auto.commit": False,
+                # Positions of a transaction that may still be aborted are not given, but waited for.
+                "isolation.level": "read_committed",
+                "error_cb": self._hear,
+            }
+        )
+        if config.topics is not None:
+            self._subscribe(set(config.topics))
+
+    def _hear(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._heard = error.str()
+
+    def _subscribe(self, topics: set[str]) -> None:
+        self._topics = topics
+        self._consumer.subscribe(
+            sorted(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+
+    def _look(self) -> None:
+        """Find topics of the pattern that are new or gone; in an outage they stay as they are."""
+        assert self._pattern is not None  # noqa: S101 - for the type checker
+        self._looked = time.monotonic()
+        found = {
+            name for name in self._consumer.list_topics(timeout=_CLOSE).topics if self._pattern.match(name)
+        }
+        if found and found != self._topics:
+            self._subscribe(found)
+
+    def poll(self, timeout: float) -> None:
+        """Take part in the group, and call back."""
+        if self._fenced:
+            raise taken_over(self._replica, self._group.id)
+        end = time.monotonic() + timeout
+        error = self._polled(timeout)
+        failure, self._raised = self._raised, None
+        if failure is not None:
+            raise failure
+        if error is None:
+            return
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or error.fatal():
+            self._fenced = True
+            self._metadata = None
+            raise taken_over(self._replica, self._group.id)
+        if error.code() not in _PASSING:
+            self._heard = error.str()
+        time.sleep(max(end - time.monotonic(), 0))
+
+    def _polled(self, timeout: float) -> Any:
+        """What the library complains of, if it does: there are no records to be had of it."""
+        try:
+            if self._pattern is not None and time.monotonic() - self._looked >= self._config.refresh:
+                self._look()
+            message = self._consumer.poll(timeout)
+            self._renew()
+        except KafkaException as error:
+            return error.args[0]
+        return None if message is None else message.error()
+
+    def _renew(self) -> None:
+        """Keep what the group knows us by now; nothing while it does not."""
+        found: Any = self._consumer.consumer_group_metadata()
+        self._metadata = found if _is_member(found) else None
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._tell(self._ownership.assigned, partitions)
+        if self._cooperative:
+            consumer.incremental_assign([])
+        else:
+            consumer.assign([])
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._tell(self._ownership.revoked, partitions)
+        self._let_go(consumer)
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._metadata = None
+        self._tell(self._ownership.lost, partitions)
+        self._let_go(consumer)
+
+    def _let_go(self, consumer: Consumer) -> None:
+        if self._cooperative:
+            consumer.incremental_unassign([])
+        else:
+            consumer.unassign()
+
+    def _tell(self, what: Callable[[Sequence[Partition]], None], partitions: list[TopicPartition]) -> None:
+        told = sorted(Partition(one.topic, one.partition) for one in partitions)
+        try:
+            self._renew()
+            if told and not self._closing:
+                what(told)
+        except BaseException as error:  # noqa: BLE001 - `poll` raises it, once the group has its answer
+            self._raised = error
+
+    def metadata(self) -> Any:
+        """What the group knew us by when it last changed."""
+        found = self._metadata
+        if self._fenced:
+            raise taken_over(self._replica, self._group.id)
+        if found is None:
+            raise no_member(self._replica, self._group.id)
+        return found
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed | None]:
+        """Stable positions."""
+        if not partitions:
+            return {}
+        try:
+            found = self._consumer.committed([TopicPartition(*one) for one in partitions], timeout=_POSITIONS)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.UNSTABLE_OFFSET_COMMIT or (
+                code == KafkaError._TIMED_OUT and not self._heard
+            ):
+                raise unstable(self._group.id) from error
+            why = self._heard if code in _PASSING else ""
+            raise Unavailable(
+                f"positions of group `{self._group.id}`: {why or error.args[0].str()}"
+            ) from error
+        positions: dict[Partition, Committed | None] = {}
+        for one in found:
+            if one.error is not None:
+                raise Unavailable(f"positions of group `{self._group.id}`: {one.error.str()}")
+            known = one.offset >= 0
+            positions[Partition(one.topic, one.partition)] = (
+                Committed(one.offset, one.metadata or "") if known else None
+            )
+        return positions
+
+    def trouble(self) -> str:
+        """What keeps us from being a member."""
+        if self._metadata is not None:
+            return ""
+        return f"group `{self._group.id}`: {self._heard or 'waiting for its members to join'}"
+
+    def close(self) -> None:
+        """Let go of connections and threads."""
+        self._closing = True
+        self._metadata = None
+        self._consumer.close()
+
+
+def _is_member(metadata: bytes) -> bool:
+    """Whether there is a generation, and a member id: the brokers would take positions without, from anybody."""
+    if not metadata.startswith(_METADATA):
+        raise RuntimeError(f"librdkafka writes the metadata of a group in an unknown way: {metadata[:16]!r}")
+    [generation] = _GENERATION.unpack_from(metadata, len(_METADATA))
+    _, member, _ = metadata[len(_METADATA) + _GENERATION.size :].split(b"\0", 2)
+    return generation >= 0 and member != b""
+
+
+class FastTransactions:
+    """Writes by a Producer."""
+
+    def __init__(self, options: dict[str, Any], group: KafkaGroup, replica: str) -> None:
+        self._group, self._replica = group, replica
+        self._patience = max(_PATIENCE, group.transaction_timeout)
+        self._heard = ""
+        """The last that librdkafka complained of."""
+        timeout = int(group.transaction_timeout * 1000)
+        self._options = options | {
+            "transactional.id": f"{group.id}-{replica}-{uuid.uuid4()}",
+            "transaction.timeout.ms": timeout,
+            "message.timeout.ms": timeout,
+            # The producer waits that long while the brokers end the transaction before; by default 100 ms.
+            "retry.backoff.ms": 1,
+            "message.max.bytes": _MAX_MESSAGE,
+            "batch.size": _BATCH,
+            "error_cb": self._hear,
+        }
+        self._producer: Producer | None = None
+        self._undelivered: tuple[KafkaError, Record] | None = None
+
+    def _hear(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._heard = error.str()
+
+    def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
+        """One transaction."""
+        if not offsets:
+            raise ValueError("a transaction without an offset fences nobody")
+        producer = self._producer = self._producer or self._connected()
+        try:
+            self._transact(producer, records, offsets, metadata)
+        except KafkaException as error:
+            if error.args[0].code() in _STALE:
+                self._abort(producer)
+                raise refused(self._replica, self._group.id, error.args[0].name()) from error
+            self._producer = None
+            raise Unavailable(
+                f"a transaction of group `{self._group.id}` failed: {self._why(error)}"
+            ) from error
+        except EvalgaugeError:
+            self._abort(producer)
+            raise
+        except BaseException:
+            self._producer = None
+            raise
+
+    def _transact(
+        self,
+        producer: Producer,
+        records: Iterable[Record],
+        offsets: Mapping[Partition, Committed],
+        metadata: Any,
+    ) -> None:
+        end = time.monotonic() + self._patience
+        self._heard = ""
+        self._undelivered = None
+        producer.begin_transaction()
+        for record in records:
+            self._send(producer, record, end)
+        positions = [TopicPartition(*at, one.offset, one.metadata) for at, one in offsets.items()]
+        producer.send_offsets_to_transaction(positions, metadata, _left(end))
+        producer.flush(_left(end))
+        if self._undelivered is not None:
+            error, record = self._undelivered
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                raise too_large(record)
+            raise KafkaException(error)
+        producer.commit_transaction(_left(end))
+
+    def _send(self, producer: Producer, record: Record, end: float) -> None:
+        def delivered(error: KafkaError | None, _: Any) -> None:
+            if error is not None and self._undelivered is None:
+                self._undelivered = (error, record)
+
+        topic, partition, key, value, headers = record
+        while True:
+            try:
+                producer.produce(
+                    topic, value, key, partition, on_delivery=delivered, headers=list(headers) or None
+                )
+            except BufferError:
+                if time.monotonic() > end:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+                producer.poll(_FULL)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise too_large(record) from error
+                raise
+            else:
+                return
+
+    def _abort(self, producer: Producer) -> None:
+        try:
+            producer.abort_transaction(_CLOSE)
+        except KafkaException:
+            self._producer = None
+
+    def _connected(self) -> Producer:
+        producer = Producer(self._options)
+        try:
+            producer.init_transactions(self._patience)
+        except KafkaException as error:
+            producer.poll(0)  # calls `_hear`
+            raise Unavailable(
+                f"transactions of group `{self._group.id}` cannot begin: {self._why(error)}"
+            ) from error
+        return producer
+
+    def _why(self, error: KafkaException) -> str:
+        found = error.args[0]
+        return self._heard if self._heard and found.code() in _PASSING else str(found.str())
+
+    def close(self) -> None:
+        """It ends with its last reference."""
+        self._producer = None
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.001)

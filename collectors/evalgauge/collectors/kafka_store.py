@@ -1,0 +1,385 @@
+"""State of a group's member in Kafka: pages, dead letters and positions go in one transaction, fenced by the group.
+
+A transaction carries at least one position, because it is the position that the brokers check against the group.
+Pages are whole and absolute, so writing the same twice does no harm: where it is unknown whether a transaction was
+committed, it is simply written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
+
+from evalgauge.collectors import kafka_changelog, kafka_letters
+from evalgauge.collectors.kafka_changelog import (
+    Held,
+    Owner,
+    Reading,
+    digests_record,
+    key_of,
+    page_records,
+    sound,
+    table_record,
+)
+from evalgauge.collectors.kafka_chunks import Place
+from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record, Unavailable
+from evalgauge.collectors.kafka_letters import letter_record
+from evalgauge.collectors.kafka_membership import Joining, Membership
+from evalgauge.collectors.kafka_topics import Topic, make_topics
+from evalgauge.core import failpoints
+from evalgauge.core.collect import Stopped
+from evalgauge.core.errors import StoreUnavailableError
+from evalgauge.core.store import Restored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from evalgauge.collectors.kafka_client import Client, Cluster, Transactions
+    from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
+    from evalgauge.collectors.kafka_share import Arrival
+    from evalgauge.core.store import Commit, DeadLetterLimits
+
+_log = logging.getLogger(__name__)
+_RETRY = 0.5
+
+
+class Library(Joining, Protocol):
+    """Makes what a store needs of a client library."""
+
+    def client(self) -> Client:
+        """A reader. Raises `Unavailable`."""
+
+    def cluster(self) -> Cluster:
+        """Something to look with. Raises `Unavailable`."""
+
+    def transactions(self, replica: str) -> Transactions:
+        """A writer. Raises `Unavailable`."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a replica says of itself with each commit."""
+
+    time: float
+    """Unix time of the commit."""
+    version: str
+    """Of evalgauge."""
+    metrics: dict[str, str] = {}
+    """Meaning → metric."""
+
+
+class KafkaStore:
+    """The checkpoint of one replica. Between `restore` and the next it is a member of the group."""
+
+    by_partition: ClassVar[bool] = True
+
+    def __init__(self, config: KafkaConfig, library: Library, name: str, replica: str) -> None:
+        """Connect to nothing yet."""
+        assert config.group is not None  # noqa: S101 - for the type checker: without a group there is no such store
+        self._config = config
+        self._group: KafkaGroup = config.group
+        self._library = library
+        self._name = name
+        self._replica = Owner("replica", replica)
+        self._changelog = self._group.changelog_topic
+        self._seed = 0
+        self._waits_for = ""
+        self._restored_in = 0.0
+        self._restored_records = 0
+        self._stopped = threading.Event()
+        self._membership: Membership | None = None
+        self._transactions: Transactions | None = None
+        self._reader: Client | None = None
+        self._cluster: Cluster | None = None
+        self._meanings: list[str] = []
+        self._ids_age = 0.0
+        """Seconds that ids are remembered; 0 where they are not."""
+        self.moving = False
+        """Whether partitions have state that moves with them."""
+        self._keys: dict[str, set[bytes]] = {}
+        """Meaning → keys of the replica's records, to delete them by."""
+        self._metrics: dict[str, str] = {}
+        self._dropped: list[str] = []
+        """Meanings to delete with the next transaction."""
+        self._ids: dict[str, str] = {}
+        """Partition → id of its topic."""
+        self._places: dict[Partition, Committed] = {}
+        """Partition → what we committed last of it."""
+
+    @property
+    def seed(self) -> int:
+        """Known once state is restored."""
+        return self._seed
+
+    def waits_for(self) -> str:
+        """What `restore` waits for."""
+        return self._waits_for
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        self._stopped.set()
+
+    # -- restore ------------------------------------------------------------------------------------------
+
+    def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
+        """Join the group anew, then read the replica's state: after that nobody else of our name can change it."""
+        self._leave()
+        self._meanings = list(meanings)
+        self._ids_age = ids_age
+        self.moving = bool(list(moving) or ids_age)
+        group, replica = self._group, self._replica.name
+        self._waits_for = "the brokers"
+        self._patiently(self._prepare)
+        self._waits_for = f"the group {group.id}"
+        self._membership = Membership(self._library, replica, group.drain_timeout, self._name)
+        self._patiently(self._joined)
+        self._waits_for = f"the changelog {self._changelog}"
+        started = time.monotonic()
+        held, records = self._patiently(self._read)
+        self._restored_in, self._restored_records = time.monotonic() - started, records
+        _log.info(
+            "input %s: state of replica %s restored in %.1f s from %s records",
+            self._name,
+            replica,
+            self._restored_in,
+            records,
+        )
+        self._waits_for = ""
+        self._metrics = {info.meaning: info.metric for info in held.tables}
+        self._keys = {
+            meaning: {key_of(self._replica, meaning, page.kind.value, page.number) for page in pages}
+            for meaning, pages in held.pages.items()
+        }
+        said = None if held.said is None else msgspec.json.decode(held.said, type=Said)
+        return Restored(
+            tables=held.tables,
+            pages={meaning: held.pages.get(meaning, []) for meaning in self._meanings},
+            positions={},
+            digests=[],
+            last_commit=0.0 if said is None else said.time,
+            lost="",
+        )
+
+    def _patiently(self, what: Any) -> Any:
+        """Do it until it succeeds. Raises `Stopped`."""
+        told = ""
+        while not self._stopped.is_set():
+            try:
+                found = what()
+            except Unavailable as error:
+                if str(error) != told:
+                    _log.warning("input %s: waiting for %s: %s", self._name, self._waits_for, error)
+                told = str(error)
+            else:
+                if found is not None:
+                    return found
+            self._stopped.wait(_RETRY if told else 0.02)
+        raise Stopped
+
+    def _prepare(self) -> bool:
+        if self._cluster is None:
+            self._cluster = self._library.cluster()
+        make_topics(self._config, self._name, self._topics())
+        topic = self._cluster.topics([self._changelog]).get(self._changelog)
+        if topic is None:
+            raise Unavailable(f"topic {self._changelog} is not there yet")
+        sound(topic, self._changelog)
+        identity = topic.id or f"{self._group.id}/{self._changelog}"
+        self._seed = int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "big")
+        return True
+
+    def _topics(self) -> list[tuple[Topic, Topic]]:
+        group = self._group
+        changelog, letters = self._changelog, group.dead_letter_topic
+        wanted = [
+            (
+                Topic(changelog, kafka_changelog.PARTITIONS, group.replication, kafka_changelog.SETTINGS),
+                Topic(changelog, settings=kafka_changelog.ESSENTIAL),
+            ),
+            (
+                Topic(letters, kafka_letters.PARTITIONS, group.replication, kafka_letters.SETTINGS),
+                Topic(letters),
+            ),
+        ]
+        if self._ids_age:
+            settings = kafka_changelog.ids_settings(self._ids_age)
+            one = Topic(group.ids_topic, kafka_changelog.PARTITIONS, group.replication, settings)
+            wanted.append((one, Topic(group.ids_topic, settings=settings)))
+        return wanted
+
+    def _joined(self) -> bool | None:
+        membership = self.membership
+        if membership.joined():
+            return True
+        self._waits_for = f"the group {self._group.id}: {membership.trouble() or 'it has not answered yet'}"
+        return None
+
+    def _read(self) -> tuple[Held, int] | None:
+        reading = self.reading([self._replica])
+        try:
+            while not reading.step(0.1):
+                if self._stopped.is_set():
+                    raise Stopped
+                self.membership.check()
+            return reading.held(self._replica), reading.records
+        finally:
+            reading.close()
+
+    def reading(self, owners: list[Owner]) -> Reading:
+        """Begin to read what the changelog holds of these. One at a time. Raises `Unavailable`."""
+        if self._reader is None:
+            self._reader = self._library.client()
+        if self._cluster is None:
+            self._cluster = self._library.cluster()
+        ids = (self._group.ids_topic, time.time() - self._ids_age) if self._ids_age else None
+        return Reading(self._reader, self._cluster, owners, self._changelog, ids)
+
+    @property
+    def membership(self) -> Membership:
+        """Of the group, once `restore` was called."""
+        assert self._membership is not None  # noqa: S101 - for the type checker, and against a fault of the caller
+        return self._membership
+
+    def adopted(self, partition: Partition, arrival: Arrival) -> None:
+        """The input begins to read a partition."""
+        self._ids[str(partition)] = arrival.topic_id
+        self._places.pop(partition, None)
+
+    # -- commit -------------------------------------------------------------------------------------------
+
+    def commit(self, commit: Commit, limits: DeadLetterLimits) -> Mapping[str, int]:
+        """Write a checkpoint in one transaction. Raises `StoreUnavailableError` and `FencedError`."""
+        del limits  # the topic's own retention bounds it
+        self._dropped += [meaning for meaning in commit.dropped if meaning not in self._dropped]
+        offsets = {
+            Partition.named(partition): _committed(position)
+            for (_, partition), position in commit.positions.items()
+        }
+        if not offsets:
+            # Without a position nothing would fence it; one that is committed already does.
+            partition = next(filter(self.membership.reads, self._places), None)
+            if partition is None:
+                if commit.pages or commit.partition_pages or commit.dead_letters:
+                    raise StoreUnavailableError("no partition is ours, so that nothing can be committed")
+                return {}
+            offsets = {partition: self._places[partition]}
+        failpoints.reach("commit.before")
+        self._write(commit, offsets)
+        failpoints.reach("commit.after")
+        self._places |= offsets
+        self._committed(commit)
+        return {}
+
+    def _write(self, commit: Commit, offsets: Mapping[Partition, Committed]) -> None:
+        try:
+            if self._transactions is None:
+                self._transactions = self._library.transactions(self._replica.name)
+            metadata = self.membership.metadata(offsets)
+            try:
+                self._transactions.write(self._records(commit), offsets, metadata)
+            except Fenced:
+                # Every rebalance makes a generation stale, those too that leave us what is ours: only the membership
+                # knows, and what is still ours is written with what the group knows us by now.
+                metadata = self.membership.metadata(offsets)
+                self._transactions.write(self._records(commit), offsets, metadata)
+        except (Fenced, Unavailable) as error:
+            raise StoreUnavailableError(str(error)) from error
+
+    def _records(self, commit: Commit) -> Iterable[Record]:
+        topic, replica = self._changelog, self._replica
+        for meaning in self._dropped:
+            for key in sorted(self._keys.get(meaning, ())):
+                yield Record(topic, replica.slot, key, None)
+            yield Record(topic, replica.slot, key_of(replica, meaning), None)
+        for info in commit.tables:
+            yield table_record(topic, replica, info)
+        yield from page_records(topic, replica, commit.pages)
+        for partition, meaning, page in commit.partition_pages:
+            yield from page_records(
+                topic, Owner.partition(partition, self._ids[partition]), [(meaning, page)]
+            )
+        gone = set(self._dropped)
+        metrics = self._metrics | {info.meaning: info.metric for info in commit.tables}
+        said = Said(
+            commit.time, version("evalgauge"), {key: name for key, name in metrics.items() if key not in gone}
+        )
+        yield Record(topic, replica.slot, key_of(replica), msgspec.json.encode(said))
+        for partition, digests in commit.digests.items():
+            owner = Owner.partition(partition, self._ids[partition])
+            yield digests_record(self._group.ids_topic, owner, commit.time, digests)
+        for letter in commit.dead_letters:
+            yield letter_record(self._group.dead_letter_topic, letter)
+        failpoints.reach("commit.inside")
+
+    def _committed(self, commit: Commit) -> None:
+        for meaning in self._dropped:
+            self._keys.pop(meaning, None)
+            self._metrics.pop(meaning, None)
+        self._dropped = []
+        self._metrics |= {info.meaning: info.metric for info in commit.tables}
+        for meaning, page in commit.pages:
+            key = key_of(self._replica, meaning, page.kind.value, page.number)
+            self._keys.setdefault(meaning, set()).add(key)
+
+    # -- the rest of the seam -----------------------------------------------------------------------------
+
+    def facts(self) -> Mapping[str, float]:
+        """How long it takes at most until a partition of a member that was killed is read again, in its parts."""
+        return {
+            "evalgauge_group_session_timeout_seconds": self._group.session_timeout,
+            "evalgauge_group_transaction_timeout_seconds": self._group.transaction_timeout,
+            "evalgauge_state_restore_seconds": self._restored_in,
+            "evalgauge_state_restore_records": self._restored_records,
+        }
+
+    def size(self) -> int:
+        """The changelog is not ours alone."""
+        return 0
+
+    def dead_letters(self) -> int:
+        """They are in a topic."""
+        return 0
+
+    def forget_loss(self) -> None:
+        """Nothing was lost."""
+
+    def _leave(self) -> None:
+        if self._membership is not None:
+            self._membership.close()
+            self._membership = None
+        if self._transactions is not None:
+            self._transactions.close()
+            self._transactions = None
+
+    def close(self) -> None:
+        """Let go of connections and threads."""
+        self._stopped.set()
+        self._leave()
+        for one in (self._reader, self._cluster):
+            if one is not None:
+                one.close()
+        self._reader = self._cluster = None
+
+
+def _committed(position: Any) -> Committed:
+    place = Place.of(position)
+    rest = {key: value for key, value in place.position().items() if key != "offset"}
+    return Committed(place.offset, msgspec.json.encode(rest).decode())
+
+
+def place_of(committed: Committed) -> Place:
+    """The place that the group holds: by us with all of it, by others perhaps with the offset alone."""
+    try:
+        rest = (
+            msgspec.json.decode(committed.metadata.encode(), type=dict[str, Any])
+            if committed.metadata
+            else {}
+        )
+        return Place.of({**rest, "offset": committed.offset})
+    except (msgspec.DecodeError, msgspec.ValidationError, TypeError):
+        return Place(committed.offset)

@@ -1,0 +1,287 @@
+"""A group of replicas with scrapers that never stop, and the sum of what all of them show beside the oracle."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from tests.group.replica import Replica
+from tests.group.view import View
+from tests.kill.feeders import Feeder
+from tests.oracle import Samples, differences, exposed, key
+from tests.parts.part import until
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+    from tests.group.feed import Producer
+    from tests.oracle import Oracle
+
+KafkaClient = Literal["confluent", "kafka-python"]
+Assignment = Literal["cooperative", "eager"]
+
+SOAK = os.environ.get("EVALGAUGE_SOAK") == "1"
+INPUT = "judgments"
+TYPE = "judgment.executed"
+SETTLE_SECONDS = 180.0
+"""So long everything sent may take to be counted: a session, a transaction and a restore, on a slow machine."""
+_GROWS = (
+    "judgment_",
+    "evalgauge_events_",
+    "evalgauge_input_bytes_total",
+    "evalgauge_values_unobserved_total",
+)
+_MAY_FALL = "judgment_score_sum"
+"""The sum of values that may be negative."""
+_BYTES = key("evalgauge_input_bytes_total", {"input": INPUT})
+_NEXT_SCRAPE = 0.2
+
+
+class Watcher(Feeder):
+    """Scrapes one replica through all its lives, and fails when anything exposed ever decreases or vanishes."""
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__()
+        self._replica = replica
+        self._last: dict[str, float] = {}
+        self.scrapes = 0
+
+    def step(self) -> None:
+        """Scrape once, if it answers; 503 is an answer that shows nothing."""
+        text = self._replica.metrics()
+        if text is not None:
+            self.scrapes += 1
+            now = {}
+            for row in text.splitlines():
+                if row.startswith(_GROWS) and not row.startswith(_MAY_FALL) and ',replica="' not in row:
+                    name, _, value = row.rpartition(" ")
+                    now[name] = float(value)
+            for name, before in self._last.items():
+                assert name in now, f"{self._replica.name}: {name} was {before} and has vanished"
+                assert now[name] >= before, f"{self._replica.name}: {name} fell from {before} to {now[name]}"
+            self._last = now
+        time.sleep(_NEXT_SCRAPE)
+
+
+class Settled(NamedTuple):
+    """What a group came to when everything sent was counted."""
+
+    events: int
+    samples: int
+    """That were compared."""
+    wrong: list[str]
+
+
+class Group:
+    """Replicas of one group, each with a watcher. Use it with `with`; processes that run at its end are killed."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        folder: Path,
+        config: dict[str, Any],
+        replicas: int,
+        *,
+        watch: bool = True,
+    ) -> None:
+        """`config` is that of each replica, `configuration` makes it. Without `watch` nobody scrapes by itself."""
+        self.topic = topic
+        self.id = f"group-{topic}"
+        self.view = View(bootstrap, self.id, topic)
+        self._folder = folder
+        self._config = config
+        self._watch = watch
+        self.replicas: dict[str, Replica] = {}
+        self.watchers: dict[str, Watcher] = {}
+        for number in range(1, replicas + 1):
+            self.add(f"r{number}")
+
+    def add(self, name: str) -> Replica:
+        """One more replica, which is not started yet."""
+        replica = self.replicas[name] = Replica(name, self._folder / name, self._config)
+        if self._watch:
+            self.watchers[name] = Watcher(replica)
+            self.watchers[name].start()
+        return replica
+
+    def __enter__(self) -> Self:
+        """Start all replicas, and wait until they are ready."""
+        try:
+            for one in self.replicas.values():
+                one.start()
+            self.wait_ready()
+        except BaseException:
+            self.abandon()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing of it runs on, neither processes nor watchers."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End everything, however it stands."""
+        for one in self.replicas.values():
+            one.abandon()
+        for watcher in self.watchers.values():
+            with suppress(Exception):  # it was told before, or the test has failed by something else
+                watcher.finish()
+
+    def running(self) -> list[Replica]:
+        """The replicas that have a process."""
+        return [one for one in self.replicas.values() if one.running]
+
+    def wait_ready(self) -> None:
+        """Wait until each that runs says it is ready."""
+        for one in self.running():
+            one.wait_ready()
+
+    def check(self) -> None:
+        """No replica has ended by itself, and no watcher has seen anything fall. Raises what a watcher has seen."""
+        for watcher in self.watchers.values():
+            if watcher.error is not None:
+                raise watcher.error
+
+    def await_members(self, *names: str, seconds: float = 120) -> None:
+        """Wait until exactly these are members."""
+
+        def there() -> bool:
+            self.check()
+            return self.view.members() == set(names)
+
+        until(there, f"the members of the group to be {sorted(names)}", seconds)
+
+    def await_committed(self, ends: dict[int, int], seconds: float = SETTLE_SECONDS) -> None:
+        """Wait until the group has committed all that was there when `ends` was asked for."""
+
+        def done() -> bool:
+            self.check()
+            committed = self.view.committed()
+            return all(committed.get(number, -1) >= end for number, end in ends.items() if end)
+
+        until(done, f"{self.id} to have committed {ends}", seconds)
+
+    def accepted(self) -> int:
+        """Events accepted by now, over the replicas that run; -1 while one of them does not show its numbers."""
+        return self._total("evalgauge_events_accepted_total{")
+
+    def received(self) -> int:
+        """The same of all that came in, whatever became of it."""
+        return self._total("evalgauge_events_received_total{")
+
+    def _total(self, name: str) -> int:
+        total = 0
+        for one in self.running():
+            text = one.metrics()
+            if text is None:
+                return -1
+            rows = (row for row in text.splitlines() if row.startswith(name))
+            total += sum(int(float(row.rpartition(" ")[2])) for row in rows)
+        return total
+
+    def settle(self, producer: Producer) -> Settled:
+        """Once everything that was sent is counted: whatever is different from the oracle, summed over replicas."""
+        for one in self.replicas.values():
+            one.check()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (counted := self.accepted()) != producer.sent and time.monotonic() < deadline:
+            self.check()
+            for one in self.replicas.values():
+                one.check()
+            time.sleep(0.2)
+        expected = expectation(producer.oracle())
+        found, silent = self.summed(*_GROWS)
+        wrong = [f"{one.name} does not show its numbers: {one.complaint()}" for one in silent]
+        if counted != producer.sent:
+            wrong.append(f"{counted} events counted of {producer.sent} sent")
+        # Between the events of a chunk stands a newline, after the last none: so many bytes depend on how it was cut.
+        size = found.pop(_BYTES, 0)
+        if not producer.bytes - producer.sent <= size <= producer.bytes:
+            wrong.append(f"{size} bytes counted of {producer.bytes} sent, newlines included")
+        wrong += differences(expected, found)
+        if len(wrong) > 10:
+            wrong = [*wrong[:10], f"and {len(wrong) - 10} more"]
+        return Settled(producer.sent, len(expected), wrong)
+
+    def summed(self, *prefixes: str) -> tuple[Samples, list[Replica]]:
+        """Counters and parts of histograms over the replicas that run, and which of them show nothing."""
+        total: Samples = {}
+        silent = []
+        for one in self.running():
+            text = one.metrics()
+            if text is None:
+                silent.append(one)
+                continue
+            for sample, value in exposed(text, *prefixes).items():
+                if sample[0].endswith(("_total", "_bucket", "_sum", "_count")):
+                    total[sample] = total.get(sample, 0.0) + value
+        return total, silent
+
+    def finish(self) -> int:
+        """End all that runs in order, then the watchers; how often they have scraped. Raises what they saw."""
+        for one in self.running():
+            one.end()
+        for watcher in self.watchers.values():
+            watcher.finish()
+        return sum(watcher.scrapes for watcher in self.watchers.values())
+
+
+def expectation(oracle: Oracle) -> Samples:
+    """All that replicas must show together of what the oracle has seen, but for the bytes."""
+    accepted = oracle.accepted[TYPE]
+    expected = oracle.samples() | {
+        key("evalgauge_events_accepted_total", {"input": INPUT, "type": TYPE}): accepted,
+        key("evalgauge_events_received_total", {"input": INPUT}): accepted,
+    }
+    for metric, number in oracle.unobserved().items():
+        expected[key("evalgauge_values_unobserved_total", {"metric": metric})] = number
+    return expected
+
+
+def configuration(
+    rng: random.Random,
+    bootstrap: str,
+    topic: str,
+    *,
+    client: KafkaClient = "confluent",
+    assignment: Assignment = "cooperative",
+    timeout: str = "4s",
+    **overrides: Any,
+) -> dict[str, Any]:
+    """The configuration of a replica, its commit intervals by chance; `timeout` of sessions and transactions."""
+    config: dict[str, Any] = {
+        "packs": ["judgment"],
+        "state": {
+            "commit_interval": f"{rng.randrange(100, 500)}ms",
+            "min_commit_interval": f"{rng.choice((20, 50, 100))}ms",
+        },
+        "inputs": {
+            INPUT: {
+                "type": "kafka",
+                "bootstrap": bootstrap,
+                "topics": topic,
+                "client": client,
+                "group": {
+                    "id": f"group-{topic}",
+                    "assignment": assignment,
+                    "session_timeout": timeout,
+                    "transaction_timeout": timeout,
+                },
+            }
+        },
+    }
+    return config | overrides
+
+
+def told(places: Iterable[str]) -> str:
+    """How often each place comes, in words."""
+    return ", ".join(f"{number} × {place}" for place, number in sorted(Counter(places).items()))
