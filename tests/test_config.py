@@ -107,7 +107,9 @@ def test_a_fault_in_a_variable_names_the_variable(tmp_path: Path) -> None:
     variable = "environment variable EVALGAUGE_"
     assert f"{variable}ENGINE__WORKERS: `engine.workers` must be a whole number, not `two`" in found
     assert f"{variable}STATE__FOLDR: unknown key `foldr`\n  Did you mean `folder`?" in found
-    assert f"{variable}INPUTS__NEW__PATH: key `type` of `new` is missing\n  One of: file, http, kafka." in found
+    assert (
+        f"{variable}INPUTS__NEW__PATH: key `type` of `new` is missing\n  One of: file, http, kafka." in found
+    )
     assert f"{variable}DEAD_LETTERS: not valid YAML" in found
     assert f"{variable}PACKS__7: `packs` has 1 entries, and `7` is none of them or the next" in found
 

@@ -11,7 +11,7 @@ import pytest
 from evalgauge.collectors.kafka_records import Body
 from evalgauge.core.engine import InputRules
 from evalgauge.core.pack.loader import load_pack
-from tests.engine_helpers import Lab, lab, mapping_of
+from tests.engine_helpers import Lab, lab, mapping_of, pack_of
 from tests.record_helpers import (
     CLOUDEVENTS,
     DEBEZIUM,
@@ -213,7 +213,7 @@ def test_a_payload_that_is_not_utf8_is_refused_as_such(tmp_path: Path) -> None:
 def every_change() -> str:
     """The documented mapping in which updates are events as well."""
     text = documented("yaml", "mapping: judgments_table")
-    for line in documented("yaml", "u: judgment.executed").splitlines():
+    for line in documented("yaml", "u: judgment.executed}}").splitlines():
         key = line.partition(":")[0]
         text, count = re.subn(rf"^{key}: .*$", line, text, flags=re.MULTILINE)
         assert count == 1
@@ -319,6 +319,43 @@ def test_every_change_counts_where_the_documented_ids_say_so(tmp_path: Path) -> 
     ]
     _, [verdict] = judgments(tmp_path / "state", [body(DEBEZIUM, *values, *values)], rules)
     assert (verdict.accepted, verdict.duplicate) == (5, 5)
+
+
+WITHDRAWN = """\
+pack: withdrawals
+version: 1
+title: Withdrawals
+events:
+  judgment.withdrawn:
+    description: A judgment was taken back.
+    fields:
+      judgment: {type: integer, required: true}
+metrics:
+  judgments_withdrawn: {type: counter, help: Judgments taken back., on: judgment.withdrawn}
+"""
+
+
+def test_deletes_are_events_with_the_key_of_the_row_as_it_was(tmp_path: Path) -> None:
+    """By the documented type and id; a repeat counts once, and so does a delete whose key comes again later."""
+    packs = [load_pack("judgment").pack, pack_of(WITHDRAWN)]
+    text = documented("yaml", "mapping: judgments_table")
+    for line in documented("yaml", "first:").splitlines():
+        text, count = re.subn(rf"^{line.partition(':')[0]}: .*$", line, text, flags=re.MULTILINE)
+        assert count == 1
+    text += "  judgment.withdrawn: {judgment: before.id}\n"
+    values = [
+        compact(change("c", None, row(1), lsn=7)),
+        compact(change("u", None, row(1), lsn=8)),
+        compact(change("d", {"id": 1, "tenant": None}, None, lsn=9)),
+        None,
+        compact(change("c", None, row(1), lsn=10)),
+        compact(change("d", {"id": 1, "tenant": None}, None, lsn=11)),
+    ]
+    with Lab(tmp_path, packs=packs, rules=InputRules(mapping_of(text, *packs), deduplicate=True)) as bench:
+        bench.feed(body(DEBEZIUM, *values, *values).data)
+        bench.engine.commit()
+        assert (bench.verdicts[0].accepted, bench.verdicts[0].duplicate) == (5, 5)
+        assert bench.value("judgments_withdrawn") == 2
 
 
 def test_deletes_can_be_events_with_ids_of_the_transaction(tmp_path: Path) -> None:

@@ -227,6 +227,61 @@ def test_one_path_may_be_read_as_number_text_id_and_time(tmp_path: Path) -> None
         assert [bench.value("shop_weights", name) for name in ("heavy", "light")] == [1, 1]
 
 
+def test_a_number_written_as_text_is_one_where_the_mapping_says_so(tmp_path: Path) -> None:
+    """In the grammar of JSON, for metrics, labels and limits alike; what is no such number is refused."""
+    data = {
+        "price": {"field": "p", "from_text": True, "scale": 0.5},
+        "weight": {"field": "w", "from_text": True, "default": 2},
+        "stars": {"field": "n", "from_text": True},
+    }
+    with Shop(tmp_path, data=data) as bench:
+        sound = [
+            {"s": "x", "p": "3.50", "w": "0.1", "n": "4"},
+            {"s": "x", "p": 3.5, "w": "1E-1", "n": 4},
+            {"s": "x", "p": "0", "n": "4.0"},
+        ]
+        bad = [
+            "NaN",
+            "-Infinity",
+            "1,5",
+            "",
+            " 1",
+            "+1",
+            "007",
+            ".5",
+            "0x1",
+            "1e999",
+            "١",
+            True,
+            [1],
+            {"a": 1},
+        ]
+        assert bench.told(*sound) == []
+        assert bench.told(*({"s": "x", "p": one} for one in bad)) == [
+            (row, Reason.MAPPING_FAILED) for row in range(len(bad))
+        ]
+        assert bench.told(
+            {"s": "x", "p": "-1"}, {"s": "x", "n": "6"}, {"s": "x", "n": "1.5"}, {"s": "x", "w": "1" * 400}
+        ) == [
+            (0, Reason.OUT_OF_RANGE),
+            (1, Reason.OUT_OF_RANGE),
+            (2, Reason.WRONG_TYPE),
+            (3, Reason.MAPPING_FAILED),
+        ]
+        assert "the text" in bench.letters()[0].detail
+        assert bench.value("shop_revenue_usd") == 3.5
+        assert [bench.value("shop_weights", name) for name in ("light", "heavy")] == [2, 1]
+        assert bench.value("shop_sales", "x", "", "", "4") == 3
+
+
+def test_a_path_may_be_a_number_in_text_here_and_a_number_there(tmp_path: Path) -> None:
+    """Each way refuses what is not its own."""
+    data = {"price": {"field": "p", "from_text": True}, "weight": "p"}
+    with Shop(tmp_path, data=data) as bench:
+        assert bench.told({"s": "x", "p": "2"}, {"s": "x", "p": 2}) == [(0, Reason.MAPPING_FAILED)]
+        assert bench.value("shop_weights", "heavy") == 1
+
+
 def test_a_number_as_label_is_the_number_that_was_mapped(tmp_path: Path) -> None:
     """After scale, offset and default, and written the same whether it came as 2 or 2.0."""
     data = {
@@ -365,6 +420,43 @@ def test_types_by_field(tmp_path: Path) -> None:
             sound, sound | {"k": "no.such"}, sound | {"k": 5}, {"s": "x"}, sound | {"k": []}
         ) == [(n, Reason.UNKNOWN_TYPE) for n in (1, 2, 3)] + [(4, Reason.MAPPING_FAILED)]
         assert {letter.type for letter in bench.letters()} == {"_unknown"}
+
+
+def test_types_by_several_fields(tmp_path: Path) -> None:
+    """Joined, then looked up; where one of them is missing there is no type."""
+    type_ = {
+        "fields": ["t", "in.op"],
+        "separator": "/",
+        "table": {"sale/c": "shop.sold", "1/true": "shop.sold"},
+    }
+    with Shop(tmp_path, type=type_) as bench:
+        sound = {"s": "x", "t": "sale", "in": {"op": "c"}}
+        assert bench.told(
+            sound, {"s": "x", "t": 1.0, "in": {"op": True}}, sound | {"in": {"op": "d"}}, sound | {"in": None},
+            {"s": "x", "in": {"op": "c"}}, sound | {"t": "sale/c", "in": {"op": ""}}, sound | {"t": ["sale"]},
+        ) == [(n, Reason.UNKNOWN_TYPE) for n in (2, 3, 4, 5)] + [(6, Reason.MAPPING_FAILED)]  # fmt: skip
+        assert bench.value("shop_sales", "x", "", "", "") == 2
+        assert "`t` is 'sale' and `in.op` is 'd'" in bench.letters()[0].detail
+    with Shop(tmp_path / "plain", type={"fields": ["a", "b"], "separator": "."}) as bench:
+        assert bench.told({"s": "x", "a": "shop", "b": "sold"}) == []
+
+
+def test_an_id_from_the_first_place_that_holds_one(tmp_path: Path) -> None:
+    """Null, empty and absent are not there; nothing anywhere is a bad id."""
+    parts = {"fields": ["t", {"first": ["after.id", "before.id"]}]}
+    with Shop(tmp_path, id=parts, deduplicate=True) as bench:
+        assert bench.told(
+            {"s": "x", "t": 1, "after": {"id": 7}, "before": {"id": 8}},
+            {"s": "x", "t": 1, "after": None, "before": {"id": "7"}},
+            {"s": "x", "t": 1, "after": {"id": ""}, "before": {"id": 9}},
+            {"s": "x", "t": 1, "after": {"id": 0}, "before": {"id": 9}},
+            {"s": "x", "t": 1, "after": {}, "before": None},
+            {"s": "x", "after": {"id": 7}},
+            {"s": "x", "t": 1, "after": {"id": "y" * 1025}},
+        ) == [(1, "None"), (4, Reason.BAD_ID), (5, Reason.BAD_ID), (6, Reason.BAD_ID)]
+        assert "`after.id` and `before.id`" in bench.letters()[0].detail
+    with Shop(tmp_path / "one", id={"field": {"first": ["a", "b"]}}, deduplicate=True) as bench:
+        assert bench.told({"s": "x", "a": 1}, {"s": "x", "b": 1}, {"s": "x", "b": 2}) == [(1, "None")]
 
 
 def test_a_foreign_shape_is_never_kept_redacted(tmp_path: Path) -> None:

@@ -194,6 +194,32 @@ CASES = {
         "`separator` goes with `fields`",
         "",
     ),
+    "separator of one type": (
+        "type: {field: kind,",
+        'type: {field: kind, separator: "/",',
+        "`separator` goes with `fields`",
+        "",
+    ),
+    "table of too few values": (
+        "type: {field: kind,",
+        "type: {fields: [result.sort, kind],",
+        "`cmp` is not made of 2 values joined by `:`",
+        "Such as sort:kind.",
+    ),
+    "first of one": ("[run, row]", "[run, {first: [row]}]", "at least 2", ""),
+    "first is no path": ("[run, row]", "[run, {first: [row, .x]}]", "`.x` is no dotted path", ""),
+    "text of a constant": (
+        "{constant: 2}",
+        "{constant: 2, from_text: true}",
+        "`from_text` goes with `field`",
+        "Leave it out.",
+    ),
+    "text of text": (
+        "model: result.model",
+        "model: {field: result.model, from_text: true}",
+        "`from_text` is for numbers",
+        "",
+    ),
     "one field of several": ("[run, row]", "[run]", "at least 2", ""),
     "no path": ("model: result.model", "model: result..model", "`result..model` is no dotted path", ""),
     "value and object": (

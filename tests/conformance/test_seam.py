@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.conformance.drivers import Driver
 
 LIMIT = Limits().event_bytes
-DEAF = 5.0
+DEAF = 30.0
 """Seconds after which a collector that was told to stop counts as deaf."""
 
 

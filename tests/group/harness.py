@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from tests.group.replica import Replica
-from tests.group.view import View
+from tests.group.view import PositionWatcher, View
 from tests.kill.feeders import Feeder
 from tests.oracle import Samples, differences, exposed, key
 from tests.parts.part import until
@@ -40,6 +40,7 @@ _GROWS = (
 _MAY_FALL = "judgment_score_sum"
 """The sum of values that may be negative."""
 _BYTES = key("evalgauge_input_bytes_total", {"input": INPUT})
+_ACCEPTED = "evalgauge_events_accepted_total{"
 _NEXT_SCRAPE = 0.2
 
 
@@ -99,7 +100,9 @@ class Group:
         self._config = config
         self._watch = watch
         self.replicas: dict[str, Replica] = {}
-        self.watchers: dict[str, Watcher] = {}
+        self.watchers: list[Watcher | PositionWatcher] = []
+        if watch:
+            self._watch_with(PositionWatcher(self.view))
         for number in range(1, replicas + 1):
             self.add(f"r{number}")
 
@@ -107,9 +110,12 @@ class Group:
         """One more replica, which is not started yet."""
         replica = self.replicas[name] = Replica(name, self._folder / name, self._config)
         if self._watch:
-            self.watchers[name] = Watcher(replica)
-            self.watchers[name].start()
+            self._watch_with(Watcher(replica))
         return replica
+
+    def _watch_with(self, watcher: Watcher | PositionWatcher) -> None:
+        self.watchers.append(watcher)
+        watcher.start()
 
     def __enter__(self) -> Self:
         """Start all replicas, and wait until they are ready."""
@@ -132,7 +138,7 @@ class Group:
         """End everything, however it stands."""
         for one in self.replicas.values():
             one.abandon()
-        for watcher in self.watchers.values():
+        for watcher in self.watchers:
             with suppress(Exception):  # it was told before, or the test has failed by something else
                 watcher.finish()
 
@@ -146,8 +152,8 @@ class Group:
             one.wait_ready()
 
     def check(self) -> None:
-        """No replica has ended by itself, and no watcher has seen anything fall. Raises what a watcher has seen."""
-        for watcher in self.watchers.values():
+        """No replica has ended by itself, and no watcher has seen anything fall or go back. Raises what a watcher has seen."""
+        for watcher in self.watchers:
             if watcher.error is not None:
                 raise watcher.error
 
@@ -172,15 +178,16 @@ class Group:
 
     def accepted(self) -> int:
         """Events accepted by now, over the replicas that run; -1 while one of them does not show its numbers."""
-        return self._total("evalgauge_events_accepted_total{")
+        return self._total(_ACCEPTED, *self.running())
 
     def received(self) -> int:
         """The same of all that came in, whatever became of it."""
-        return self._total("evalgauge_events_received_total{")
+        return self._total("evalgauge_events_received_total{", *self.running())
 
-    def _total(self, name: str) -> int:
+    @staticmethod
+    def _total(name: str, *replicas: Replica) -> int:
         total = 0
-        for one in self.running():
+        for one in replicas:
             text = one.metrics()
             if text is None:
                 return -1
@@ -202,7 +209,8 @@ class Group:
         found, silent = self.summed(*_GROWS)
         wrong = [f"{one.name} does not show its numbers: {one.complaint()}" for one in silent]
         if counted != producer.sent:
-            wrong.append(f"{counted} events counted of {producer.sent} sent")
+            each = {one.name: self._total(_ACCEPTED, one) for one in self.running()}
+            wrong.append(f"{counted} events counted of {producer.sent} sent: {each}")
         # Between the events of a chunk stands a newline, after the last none: so many bytes depend on how it was cut.
         size = found.pop(_BYTES, 0)
         if not producer.bytes - producer.sent <= size <= producer.bytes:
@@ -230,9 +238,9 @@ class Group:
         """End all that runs in order, then the watchers; how often they have scraped. Raises what they saw."""
         for one in self.running():
             one.end()
-        for watcher in self.watchers.values():
+        for watcher in self.watchers:
             watcher.finish()
-        return sum(watcher.scrapes for watcher in self.watchers.values())
+        return sum(watcher.scrapes for watcher in self.watchers if isinstance(watcher, Watcher))
 
 
 def expectation(oracle: Oracle) -> Samples:

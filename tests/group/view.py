@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+
+from tests.kill.feeders import Feeder
+
+_NEXT_LOOK = 0.2
 
 
 class View:
@@ -37,6 +42,25 @@ class View:
     def committed(self) -> dict[int, int]:
         """Partition → offset that the group has committed; empty while its coordinator does not answer."""
         [asked] = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._id)]).values()
-        with suppress(KafkaException):
+        with suppress(KafkaException, TimeoutError):
             return {one.partition: one.offset for one in asked.result(60).topic_partitions}
         return {}
+
+
+class PositionWatcher(Feeder):
+    """Looks at the committed positions of a group again and again, and fails when one ever goes back."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__()
+        self._view = view
+        self._last: dict[int, int] = {}
+
+    def step(self) -> None:
+        """Look once."""
+        for partition, offset in self._view.committed().items():
+            before = self._last.get(partition, -1)
+            assert offset >= before, (
+                f"partition {partition} was committed to {before}, and is to {offset} now"
+            )
+            self._last[partition] = offset
+        time.sleep(_NEXT_LOOK)

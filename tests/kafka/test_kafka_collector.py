@@ -141,10 +141,10 @@ class Reading:
 
     def ready(self) -> None:
         """Wait until it says that events can come in."""
-        until(lambda: self.error or not self.status.not_ready, "the input to be ready")
+        until(lambda: self.error or not self.status.not_ready, "the input to be ready", 90)
         assert self.error is None
 
-    def arrived(self, count: int, seconds: float = 30) -> None:
+    def arrived(self, count: int, seconds: float = 90) -> None:
         """Wait for so many lines, and for no more."""
         try:
             until(lambda: self.error or len(self.sink.lines()) >= count, f"{count} lines", seconds)
@@ -156,7 +156,7 @@ class Reading:
     def ended(self) -> None:
         """Wait for its own end."""
         assert self._thread is not None
-        self._thread.join(30)
+        self._thread.join(90)
         assert not self._thread.is_alive()
 
     def stop(self) -> None:
@@ -555,7 +555,7 @@ def test_a_broker_that_dies_and_returns_loses_and_repeats_nothing(
     kafka.restart()
     log.write(topic, events(100, 200), 0)
     log.write(topic, events(200, 250), 1)
-    reading.arrived(250, 60)
+    reading.arrived(250)
     assert reading.sink.lines(f"{topic}/0") == events(0, 200)
     until(lambda: not reading.status.note, "the note to go", 60)
 
@@ -632,7 +632,9 @@ def test_the_age_of_what_waits_is_that_of_the_records_not_of_our_start(
             {"topics": "a", "security": {"sasl": {"mechanism": "OAUTHBEARER", "username": "u"}}},
             "takes a `token_file`",
         ),
-        ({"topics": "a", "group": "g"}, "Extra inputs are not permitted"),
+        ({"topics": "a", "topic": "b"}, "Extra inputs are not permitted"),
+        ({"topics": "a", "group": "g"}, "Input should be a valid dictionary"),
+        ({"topics": "a", "group": {"id": "g"}, "until": "end"}, "is for a single reader"),
     ],
 )
 def test_what_cannot_be_meant_is_an_error(config: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ from tests.parts.part import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tests.kafka.conftest import MakeTopic
+    from tests.conftest import MakeTopic
     from tests.parts.kafka import Kafka
 
 LIBRARIES = [PureLibrary, FastLibrary]

@@ -105,7 +105,9 @@ def guarded(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
             info = ScramCredentialInfo(mechanism, 4096)
             change = UserScramCredentialUpsertion(USER, info, PASSWORD.encode())
             users.alter_user_scram_credentials([change])[USER].result()
-        producer = Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+        producer = Producer(
+            {"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0}
+        )
         for n in range(3):
             producer.produce(TOPIC, b"%d" % n)
         assert producer.flush(30) == 0

@@ -100,8 +100,8 @@ class KafkaCollector:
         """Partitions of the first look: the configured start is theirs, others begin at their first record."""
         self._share: Share | None = None
         """In a group."""
-        self._begun: dict[Partition, str] = {}
-        """Partitions of the group that we read or would read, with the id of their topic."""
+        self._begun: dict[Partition, Arrival] = {}
+        """Partitions of the group that we read, or would read if they were there, as they came."""
         self._given_up: set[Partition] = set()
         """Partitions that go to another member; the engine has their last chunk, or will have."""
         self._goal: dict[Partition, int] = {}
@@ -342,7 +342,7 @@ class KafkaCollector:
         if arrival is not None and self._share is not None:
             if not self._share.begin(partition, arrival):
                 return None
-            self._begun[partition] = topic.id
+            self._begun[partition] = arrival._replace(pages=None)
             self._readers[partition] = reader
             self._handover.put(reader.begin(arrival.pages))
             return offset
@@ -357,7 +357,8 @@ class KafkaCollector:
         if (
             begun is not None
         ):  # it strayed, or its topic was made again: then what was known of the old one is gone
-            return Arrival(None, topic.id, None if begun == topic.id else PartitionPages({}, []))
+            pages = None if begun.topic_id == topic.id else PartitionPages({}, [])
+            return begun._replace(committed=None, topic_id=topic.id, pages=pages)
         arrival = share.ready.get(partition)
         if arrival is None or arrival.topic_id != topic.id:
             return None
@@ -487,7 +488,7 @@ class KafkaCollector:
                 status.lag_seconds[name] = 0.0
         missing = "" if self._original is None else self._missing(view)
         if not view.trouble:
-            status.not_ready = missing
+            status.not_ready = missing or ("" if self._share is None else self._share.trouble)
         elif self._original is None:
             brokers = ", ".join(self._config.bootstrap)
             status.not_ready = f"no broker has answered yet at {brokers}: {view.trouble}"

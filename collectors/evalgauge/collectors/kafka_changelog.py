@@ -159,11 +159,14 @@ class Reading:
         self._ids: dict[Owner, list[tuple[float, bytes]]] = {owner: [] for owner in owners}
         self.records = 0
         """Read so far."""
+        self.moved = False
+        """The last step brought something."""
         client.assign(self._begins)
 
     def step(self, timeout: float) -> bool:
         """Read for about so many seconds; True once all is read. Raises `StateError` for what is no changelog."""
         polled = self._client.poll(timeout)
+        self.moved = bool(polled.batches)
         if polled.strayed:
             raise StateError(f"{polled.strayed[0]} lost records while state was read from it")
         for batch in polled.batches:

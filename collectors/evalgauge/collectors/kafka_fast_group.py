@@ -23,6 +23,7 @@ from evalgauge.collectors.kafka_client import (
     too_large,
     unstable,
 )
+from evalgauge.collectors.kafka_orphans import transactional_id
 from evalgauge.core.errors import EvalgaugeError
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class FastTransactions:
         """The last that librdkafka complained of."""
         timeout = int(group.transaction_timeout * 1000)
         self._options = options | {
-            "transactional.id": f"{group.id}-{replica}-{uuid.uuid4()}",
+            "transactional.id": transactional_id(group.id, replica, str(uuid.uuid4())),
             "transaction.timeout.ms": timeout,
             "message.timeout.ms": timeout,
             # The producer waits that long while the brokers end the transaction before; by default 100 ms.

@@ -5,11 +5,11 @@ It lives in a thread of its own, because the group must hear of us while the eng
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-import time
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from evalgauge.collectors.kafka_client import Fenced, Unavailable
 from evalgauge.core.errors import EvalgaugeError, FencedError, StoreUnavailableError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from evalgauge.collectors.kafka_client import Committed, Member, Ownership, Partition
+    from evalgauge.collectors.kafka_orphans import Orphans
 
 _log = logging.getLogger(__name__)
 _POLL = 0.1
@@ -38,10 +39,20 @@ class _Stage(Enum):
     """The input is to let it go."""
 
 
-class _Held:
-    __slots__ = ("committed", "stage")
+class Known(NamedTuple):
+    """A partition that is ours and waits for the input to begin."""
 
-    def __init__(self) -> None:
+    committed: Committed | None
+    """Its position in the group; None where it has none."""
+    term: int
+    """Of our holding it: differs if it was somebody else's in between, who may have moved it on."""
+
+
+class _Held:
+    __slots__ = ("committed", "stage", "term")
+
+    def __init__(self, term: int) -> None:
+        self.term = term
         self.stage = _Stage.ASKED
         self.committed: Committed | None = None
 
@@ -56,13 +67,15 @@ class Joining(Protocol):
 class Membership:
     """Joins a group and keeps track. `close` ends it; every other call may come from any thread."""
 
-    def __init__(self, library: Joining, replica: str, drain: float, name: str) -> None:
+    def __init__(self, library: Joining, orphans: Orphans, replica: str, drain: float, name: str) -> None:
         """`drain`: seconds that the input has to let go of partitions that are revoked."""
         self._library = library
+        self._orphans = orphans
         self._replica = replica
         self._drain = drain
         self._name = name
         self._held: dict[Partition, _Held] = {}
+        self._terms = itertools.count()
         self._changed = threading.Condition()
         self._member: Member | None = None
         self._broken = ""
@@ -83,16 +96,20 @@ class Membership:
             if self._broken:
                 raise FencedError(self._broken)
 
-    def known(self) -> dict[Partition, Committed | None]:
-        """Partitions that are ours and wait for the input to begin, with their committed positions."""
+    def known(self) -> dict[Partition, Known]:
+        """Partitions that are ours and wait for the input to begin."""
         with self._changed:
-            return {one: held.committed for one, held in self._held.items() if held.stage is _Stage.KNOWN}
+            return {
+                one: Known(held.committed, held.term)
+                for one, held in self._held.items()
+                if held.stage is _Stage.KNOWN
+            }
 
-    def begin(self, partition: Partition) -> bool:
-        """The input reads it from now on, or again; False if it is ours no more."""
+    def begin(self, partition: Partition, term: int) -> bool:
+        """The input reads it from now on, or again; False if it is ours no more, or only again."""
         with self._changed:
             held = self._held.get(partition)
-            if held is None or held.stage not in {_Stage.KNOWN, _Stage.READ}:
+            if held is None or held.term != term or held.stage not in {_Stage.KNOWN, _Stage.READ}:
                 return False
             held.stage = _Stage.READ
             return True
@@ -168,7 +185,7 @@ class Membership:
             _log.info("input %s: now ours: %s", self._name, _listed(partitions))
         with self._changed:
             for partition in partitions:
-                self._held[partition] = _Held()
+                self._held[partition] = _Held(next(self._terms))
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Wait until the input has let go of these."""
@@ -243,9 +260,11 @@ class Membership:
         asked = [one for one, held in self._held.items() if held.stage is _Stage.ASKED]
         if not asked:
             return
-        started = time.monotonic()
-        found = self._member.committed(asked)
-        _log.debug("positions of %s partitions after %.3f s", len(asked), time.monotonic() - started)
+        try:
+            found = self._member.committed(asked)
+        except Unavailable:
+            self._orphans.settle()
+            raise
         with self._changed:
             for partition, committed in found.items():
                 held = self._held.get(partition)

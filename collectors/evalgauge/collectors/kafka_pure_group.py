@@ -20,6 +20,7 @@ from evalgauge.collectors.kafka_client import (
     too_large,
     unstable,
 )
+from evalgauge.collectors.kafka_orphans import transactional_id
 from evalgauge.core.errors import EvalgaugeError
 
 with warnings.catch_warnings():
@@ -261,7 +262,7 @@ class PureTransactions:
         self._make, self._group, self._replica = make, group, replica
         self._patience = max(_PATIENCE, group.transaction_timeout)
         self._options = {
-            "transactional_id": f"{group.id}-{replica}-{uuid.uuid4()}",
+            "transactional_id": transactional_id(group.id, replica, str(uuid.uuid4())),
             "transaction_timeout_ms": int(group.transaction_timeout * 1000),
             # The producer sleeps that long between each two requests of a transaction; by default 100 ms.
             "retry_backoff_ms": 1,

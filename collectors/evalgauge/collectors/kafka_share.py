@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_changelog import Reading
     from evalgauge.collectors.kafka_client import Committed, Partition, Topic
+    from evalgauge.collectors.kafka_membership import Known
     from evalgauge.collectors.kafka_store import KafkaStore
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ class Arrival(NamedTuple):
     topic_id: str
     pages: PartitionPages | None
     """None where the engine has its state already."""
+    term: int
+    """Of our holding it."""
 
 
 class Share:
@@ -36,8 +39,8 @@ class Share:
         self._store = store
         self._membership = store.membership
         self._reading: Reading | None = None
-        self._owners: dict[Partition, tuple[Owner, Topic]] = {}
-        """Those that are being read."""
+        self._owners: dict[Partition, tuple[Owner, Topic, Known]] = {}
+        """Those whose state is being read."""
         self.ready: dict[Partition, Arrival] = {}
         """Partitions that the input may begin with."""
         self.trouble = ""
@@ -52,31 +55,37 @@ class Share:
         self._membership.check()
         self.trouble = self._membership.trouble()
         known = self._membership.known()
-        self.ready = {one: arrival for one, arrival in self.ready.items() if one in known}
+        self.ready = {
+            one: arrival
+            for one, arrival in self.ready.items()
+            if one in known and known[one].term == arrival.term
+        }
         before = len(self.ready)
         if self._reading is None:
             new = {one: topics[one.topic] for one in known if one not in self.ready and one.topic in topics}
             if new:
                 self._begin(new, known)
         if self._reading is not None and self._reading.step(0):
-            for partition, (owner, topic) in self._owners.items():
-                if partition in known:
-                    held = self._reading.held(owner)
-                    self.ready[partition] = Arrival(
-                        known[partition], topic.id, PartitionPages(held.pages, self._reading.digests(owner))
-                    )
+            for partition, (owner, topic, was) in self._owners.items():
+                if (
+                    known.get(partition) == was
+                ):  # else somebody had it in between, and what was read may be old
+                    pages = PartitionPages(self._reading.held(owner).pages, self._reading.digests(owner))
+                    self.ready[partition] = Arrival(was.committed, topic.id, pages, was.term)
             self._reading.close()
             self._reading = None
         return len(self.ready) > before
 
-    def _begin(self, new: Mapping[Partition, Topic], known: Mapping[Partition, Committed | None]) -> None:
-        if not self._store.moving:
-            empty = PartitionPages({}, [])
-            self.ready |= {one: Arrival(known[one], topic.id, empty) for one, topic in new.items()}
-            return
-        owners = {one: (Owner.partition(str(one), topic.id), topic) for one, topic in new.items()}
+    def _begin(self, new: Mapping[Partition, Topic], known: Mapping[Partition, Known]) -> None:
+        owners = {one: (Owner.partition(str(one), topic.id), topic, known[one]) for one, topic in new.items()}
         try:
-            self._reading = self._store.reading([owner for owner, _ in owners.values()])
+            for one in new:
+                self._store.sound(one, known[one].committed)
+            if not self._store.moving:
+                for one, (_, topic, was) in owners.items():
+                    self.ready[one] = Arrival(was.committed, topic.id, PartitionPages({}, []), was.term)
+                return
+            self._reading = self._store.reading([owner for owner, _, _ in owners.values()])
         except Unavailable as error:
             self.trouble = f"the changelog cannot be read: {error}"
             return
@@ -85,7 +94,7 @@ class Share:
     def begin(self, partition: Partition, arrival: Arrival) -> bool:
         """The input reads it from now on; False if it is ours no more."""
         self.ready.pop(partition, None)
-        if not self._membership.begin(partition):
+        if not self._membership.begin(partition, arrival.term):
             return False
         self._store.adopted(partition, arrival)
         return True

@@ -31,10 +31,11 @@ from evalgauge.collectors.kafka_chunks import Place
 from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record, Unavailable
 from evalgauge.collectors.kafka_letters import letter_record
 from evalgauge.collectors.kafka_membership import Joining, Membership
+from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_topics import Topic, make_topics
 from evalgauge.core import failpoints
 from evalgauge.core.collect import Stopped
-from evalgauge.core.errors import StoreUnavailableError
+from evalgauge.core.errors import StateError, StoreUnavailableError
 from evalgauge.core.store import Restored
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _RETRY = 0.5
+_STALLED = 0.5
+"""Seconds without a record after which a reading that is not at its end waits for an open transaction."""
 
 
 class Library(Joining, Protocol):
@@ -88,6 +91,8 @@ class KafkaStore:
         self._replica = Owner("replica", replica)
         self._changelog = self._group.changelog_topic
         self._seed = 0
+        self._empty = False
+        """The changelog held nothing when we began."""
         self._waits_for = ""
         self._restored_in = 0.0
         self._restored_records = 0
@@ -136,7 +141,13 @@ class KafkaStore:
         self._waits_for = "the brokers"
         self._patiently(self._prepare)
         self._waits_for = f"the group {group.id}"
-        self._membership = Membership(self._library, replica, group.drain_timeout, self._name)
+        self._membership = Membership(
+            self._library,
+            Orphans(self._config, self._name, replica),
+            replica,
+            group.drain_timeout,
+            self._name,
+        )
         self._patiently(self._joined)
         self._waits_for = f"the changelog {self._changelog}"
         started = time.monotonic()
@@ -190,6 +201,7 @@ class KafkaStore:
             raise Unavailable(f"topic {self._changelog} is not there yet")
         sound(topic, self._changelog)
         identity = topic.id or f"{self._group.id}/{self._changelog}"
+        self._empty = self._is_empty()
         self._seed = int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "big")
         return True
 
@@ -221,8 +233,14 @@ class KafkaStore:
 
     def _read(self) -> tuple[Held, int] | None:
         reading = self.reading([self._replica])
+        orphans = Orphans(self._config, self._name, self._replica.name)
+        waits_since = time.monotonic()
         try:
             while not reading.step(0.1):
+                if reading.moved:
+                    waits_since = time.monotonic()
+                elif time.monotonic() - waits_since > _STALLED:
+                    orphans.settle(own=True)
                 if self._stopped.is_set():
                     raise Stopped
                 self.membership.check()
@@ -244,6 +262,24 @@ class KafkaStore:
         """Of the group, once `restore` was called."""
         assert self._membership is not None  # noqa: S101 - for the type checker, and against a fault of the caller
         return self._membership
+
+    def sound(self, partition: Partition, committed: Committed | None) -> None:
+        """Raise `StateError` where the group has positions, but its changelog holds nothing. Raises `Unavailable`."""
+        if committed is None or not self._empty:
+            return
+        self._empty = self._is_empty()
+        if self._empty:
+            raise StateError(
+                f"group {self._group.id} has read {partition} to offset {committed.offset}, but the changelog "
+                f"{self._changelog} is empty: to go on would start all counters again at zero. Is `changelog` the one "
+                "it had? If it is lost: stop all replicas and delete the group's offsets (kafka-consumer-groups.sh "
+                "--delete), so that what the topics still hold is counted again from `start`"
+            )
+
+    def _is_empty(self) -> bool:
+        assert self._cluster is not None  # noqa: S101 - for the type checker, and against a fault of the caller
+        slots = [Partition(self._changelog, number) for number in range(kafka_changelog.PARTITIONS)]
+        return not any(self._cluster.written(slots).values())
 
     def adopted(self, partition: Partition, arrival: Arrival) -> None:
         """The input begins to read a partition."""

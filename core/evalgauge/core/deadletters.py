@@ -1,18 +1,18 @@
-"""Dead letters of a state folder, for a process beside the one that runs: found, shown, taken out."""
+"""Dead letters, for a process beside the one that runs: found, shown, taken out; those of a state folder among them."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evalgauge.core.errors import StateError
 from evalgauge.core.sqlite_store import FILE, FORMAT, LETTER, connect, fault
 from evalgauge.core.store import DeadLetter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 _ROWS = 500
@@ -37,6 +37,17 @@ class Wanted:
         """No condition is set."""
         return self == Wanted()
 
+    def meets(self, letter: DeadLetter) -> bool:
+        """Whether a letter is among them."""
+        return (
+            (not self.numbers or letter.number in self.numbers)
+            and self.input in {None, letter.input}
+            and self.reason in {None, letter.reason}
+            and self.type in {None, letter.type}
+            and (self.since is None or letter.time >= self.since)
+            and (self.before is None or letter.time < self.before)
+        )
+
     def sql(self) -> tuple[str, list[object]]:
         """The condition in SQL over the columns of a letter, and its values."""
         tests: list[str] = []
@@ -55,6 +66,41 @@ class Wanted:
                 tests.append(test)
                 values.append(value)
         return " AND ".join(tests) or "1", values
+
+
+class LetterBox(Protocol):
+    """Where dead letters are kept. All of it raises `EvalgaugeError` where they cannot be read or written now."""
+
+    def count(self, wanted: Wanted) -> int:
+        """How many there are."""
+
+    def newest(self, wanted: Wanted, limit: int) -> list[DeadLetter]:
+        """The newest letters, at most so many (all if negative), oldest first."""
+
+    def letters(self, wanted: Wanted) -> Iterator[DeadLetter]:
+        """The letters; those of one partition oldest first."""
+
+    def purge(self, wanted: Wanted) -> int:
+        """Remove what meets the conditions; how many there were."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class ReturningBox(LetterBox, Protocol):
+    """Letters of an input that can be written to again: each goes back to where it came from."""
+
+    readers: str
+    """Who reads and counts what is sent back, in words."""
+
+    def begin(self) -> None:
+        """Be the only process that sends back, before anything is read."""
+
+    def hindrance(self, letter: DeadLetter) -> str:
+        """Why a letter cannot be sent back, empty if it can."""
+
+    def send_back(self, letters: Sequence[DeadLetter]) -> None:
+        """Send these back and take them out, both or neither, whatever happens in between."""
 
 
 class DeadLetterBox:

@@ -1,4 +1,4 @@
-"""Dead letters counted after all: here, while nothing runs, or by a running process through its HTTP door."""
+"""Dead letters counted after all: here, while nothing runs, by a process through its HTTP door, or by a group."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from evalgauge.core.process import OWN_PACK, load_with_own
 from evalgauge.core.reduce import Reducer
 from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.sqlite_store import SqliteStore
+from evalgauge.core.stores import kept_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from evalgauge.core.config import Config
-    from evalgauge.core.deadletters import Wanted
+    from evalgauge.core.deadletters import ReturningBox, Wanted
     from evalgauge.core.engine import Engine
+    from evalgauge.core.event import Refusal
     from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits, Restored
 
 BATCH = 500
@@ -48,6 +50,8 @@ class Outcome:
     """(number, reason, sentence)."""
     impossible: list[tuple[int, str]] = field(default_factory=list)
     """(number, why it was not tried)."""
+    sent: dict[str, int] = field(default_factory=dict)
+    """Partition → letters sent back to it, which others count."""
 
 
 def replay_here(config: Config, wanted: Wanted) -> Outcome:
@@ -84,27 +88,79 @@ def _count_here(
     engine: Engine, settling: _Settling, letters: Iterable[DeadLetter], config: Config
 ) -> Outcome:
     outcome = Outcome()
-    reducers = {name: Reducer(engine.plan(name)) for name in config.inputs}
+    judge = _Judge(engine, config)
     for batch in _batches(letters):
         for letter in batch:
-            why = _hindrance(letter)
-            if not why and letter.input not in config.inputs:
-                why = f"the configuration has no input `{letter.input}`, by whose mapping and rules it would be read"
-            if why:
-                outcome.impossible.append((letter.number, why))
-                continue
-            chunk = _chunk(letter)
-            # Judged first: what is refused again must not count as one more refusal, nor leave one more letter.
-            deltas = reducers[letter.input].reduce(engine.work(letter.input, chunk))
-            refusal = next((one for delta in deltas for one in delta.refusals), None)
-            if refusal is not None:
-                outcome.refused.append((letter.number, refusal.reason.value, refusal.detail))
+            if not judge.passes(letter, outcome):
                 continue
             verdicts: list[Verdict] = []
+            chunk = _chunk(letter)
             chunk.acknowledge = verdicts.append
             engine.process(letter.input, chunk)
             settling.verdicts.append((letter.number, verdicts))
         settling.settle(engine, outcome)
+    return outcome
+
+
+class _Judge:
+    """Says which letters would be accepted now, without counting anything.
+
+    What is refused again must not count as one more refusal, nor leave one more letter.
+    """
+
+    def __init__(self, engine: Engine, config: Config) -> None:
+        self._engine = engine
+        self._reducers = {name: Reducer(engine.plan(name)) for name in config.inputs}
+
+    def passes(self, letter: DeadLetter, outcome: Outcome) -> bool:
+        """Whether it would be; why not goes into the outcome."""
+        why = _hindrance(letter)
+        if not why and letter.input not in self._reducers:
+            why = (
+                f"the configuration has no input `{letter.input}`, by whose mapping and rules it would be read"
+            )
+        if why:
+            outcome.impossible.append((letter.number, why))
+            return False
+        refusal = self._refusal(letter)
+        if refusal is not None:
+            outcome.refused.append((letter.number, refusal.reason.value, refusal.detail))
+        return refusal is None
+
+    def _refusal(self, letter: DeadLetter) -> Refusal | None:
+        deltas = self._reducers[letter.input].reduce(self._engine.work(letter.input, _chunk(letter)))
+        return next((one for delta in deltas for one in delta.refusals), None)
+
+
+def replay_back(config: Config, box: ReturningBox, wanted: Wanted) -> Outcome:
+    """Send letters back to where they came from, those that the configuration would accept now.
+
+    A letter is taken out in the transaction that sends it. Raises `EvalgaugeError`, which tells how many were sent.
+    """
+    packs = load_with_own(config.packs)
+    metrics = SelfMetrics(next(pack for pack in packs if pack.pack == OWN_PACK))
+    store = kept_store(config)
+    assert store is not None  # noqa: S101 - for the type checker: where letters are kept so is the state
+    outcome = Outcome()
+    with closing(store):
+        judge = _Judge(Pipeline(config, packs, store, metrics, None).engine, config)
+        try:
+            box.begin()
+            for batch in _batches(box.letters(wanted)):
+                sound = [one for one in batch if judge.passes(one, outcome)]
+                for letter in sound[:]:
+                    if why := box.hindrance(letter):
+                        outcome.impossible.append((letter.number, why))
+                        sound.remove(letter)
+                if sound:
+                    box.send_back(sound)
+                for letter in sound:
+                    outcome.sent[letter.partition] = outcome.sent.get(letter.partition, 0) + 1
+        except EvalgaugeError as error:
+            before = sum(outcome.sent.values())
+            raise EvalgaugeError(
+                f"{error}. {before} letters had been sent back before; run it again for those that are left"
+            ) from error
     return outcome
 
 

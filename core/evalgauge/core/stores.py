@@ -1,4 +1,4 @@
-"""Which store a configuration asks for: the state folder, or the one an input keeps with its positions."""
+"""Which store a configuration asks for, and where its dead letters are: in the state folder, or with an input."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from evalgauge.core.sqlite_store import SqliteStore, lock_folder
 
 if TYPE_CHECKING:
     from evalgauge.core.config import Config
+    from evalgauge.core.deadletters import ReturningBox
     from evalgauge.core.store import Store
 
 
@@ -44,6 +45,19 @@ def kept_store(config: Config) -> Store | None:
             f"run `{other}` in a process of its own"
         )
     return next(iter(found.values()), None)
+
+
+def kept_letters(config: Config) -> ReturningBox | None:
+    """The dead letters that an input keeps, connected to nothing yet; None where they are in the state folder.
+
+    Raises `ConfigError`.
+    """
+    for name, one in config.inputs.items():
+        opener: Any = getattr(plugins.load(plugins.COLLECTORS, one.type), "open_letters", None)
+        box: ReturningBox | None = opener(one, name) if opener is not None else None
+        if box is not None:
+            return box
+    return None
 
 
 def open_store(config: Config) -> tuple[Store, IO[str] | None]:

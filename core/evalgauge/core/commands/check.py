@@ -21,6 +21,7 @@ from evalgauge.core.mapping_check import load_mapping
 from evalgauge.core.pack.loader import LoadedPack, load, load_packs, within_reach
 from evalgauge.core.pack.names import OWN_PACK
 from evalgauge.core.pack.summary import summary
+from evalgauge.core.stores import kept_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +123,7 @@ def _parts(config: Config, faults: _Faults) -> None:
     for name, one in config.inputs.items():
         context = InputContext(name, {}, _NoSink(), threading.Event(), InputStatus())
         faults.of(partial(plugins.load(plugins.COLLECTORS, one.type), one, context))
+    faults.of(partial(kept_store, config))
     outside = ExporterContext(
         snapshot=list,
         request_commit=lambda: None,

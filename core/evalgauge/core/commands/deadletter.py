@@ -17,11 +17,13 @@ from evalgauge.core.config import load_config
 from evalgauge.core.deadletters import DeadLetterBox, Wanted
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.event import Reason
-from evalgauge.core.resend import Outcome, Target, replay_here, replay_to
+from evalgauge.core.resend import Outcome, Target, replay_back, replay_here, replay_to
+from evalgauge.core.stores import kept_letters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from evalgauge.core.deadletters import LetterBox, ReturningBox
     from evalgauge.core.store import DeadLetter
 
 _KEPT = {
@@ -65,6 +67,23 @@ def _wanted(  # noqa: PLR0913 - they belong together
     return Wanted(tuple(numbers), input_, reason, type_, since, before)
 
 
+def _box(state: Path | None, config_path: Path | None) -> LetterBox:
+    """Where the letters are."""
+    return _kept(state, config_path) or DeadLetterBox(options.state_folder(state, config_path))
+
+
+def _kept(state: Path | None, config_path: Path | None) -> ReturningBox | None:
+    """The letters that an input of the configuration keeps, if one does."""
+    kept = None if config_path is None else kept_letters(load_config(config_path))
+    if kept is not None and state is not None:
+        kept.close()
+        raise click.UsageError(
+            f"the dead letters of this configuration are not in a state folder: they are kept for {kept.readers}. "
+            "Leave --state out"
+        )
+    return kept
+
+
 @click.group(name="deadletter", short_help="List, show, replay and purge refused events.")
 def command() -> None:
     """Refused events, each kept with its reason and position.
@@ -100,7 +119,7 @@ def list_letters(  # noqa: PLR0913
 ) -> None:
     """List refused events, oldest first."""
     wanted = _wanted(numbers=(), input_=input_, reason=reason, type_=type_, older=older, newer=newer)
-    with closing(DeadLetterBox(options.state_folder(state, config_path))) as box:
+    with closing(_box(state, config_path)) as box:
         count = box.count(wanted)
         found = box.newest(wanted, limit or -1)
     if as_json:
@@ -133,7 +152,7 @@ def list_letters(  # noqa: PLR0913
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(number: int, state: Path | None, config_path: Path | None, *, raw: bool, as_json: bool) -> None:
     r"""Show one refused event: why, from where, and its bytes (what is no text as \xNN)."""
-    with closing(DeadLetterBox(options.state_folder(state, config_path))) as box:
+    with closing(_box(state, config_path)) as box:
         letter = next(box.letters(Wanted((number,))), None)
     if letter is None:
         raise EvalgaugeError(
@@ -204,11 +223,35 @@ def replay(  # noqa: PLR0913
 
     With --url a running process counts them. Without it none may run: they are counted here, by the packs and
     inputs of --config, and each letter goes in the same transaction in which its event is counted.
+
+    Letters of a group are sent back to the partitions that they came from, where the group counts them.
     """
     wanted = _wanted(numbers=numbers, input_=input_, reason=reason, type_=type_, older=older, newer=newer)
     if wanted.everything and not everything:
         raise click.UsageError("say which: numbers, --reason, --input, --type, --older, --newer, or --all")
-    folder = options.state_folder(state, config_path)
+    kept = _kept(state, config_path)
+    if kept is not None and config_path is not None:
+        with closing(kept):
+            if url is not None:
+                raise click.UsageError(f"{kept.readers} counts these letters: leave --url out")
+            logs.set_up("warning", "console")
+            outcome = replay_back(load_config(config_path), kept, wanted)
+        _tell_sent(outcome, kept.readers)
+    else:
+        outcome = _counted(wanted, options.state_folder(state, config_path), config_path, url, token_file, ca_file)
+    if outcome.refused or outcome.impossible:
+        sys.exit(1)
+
+
+def _counted(  # noqa: PLR0913, PLR0917 - they belong together
+    wanted: Wanted,
+    folder: Path,
+    config_path: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
+) -> Outcome:
+    """Letters of a state folder, counted here or by the process at a URL."""
     if url is None:
         if config_path is None:
             raise click.UsageError(
@@ -219,15 +262,23 @@ def replay(  # noqa: PLR0913
         outcome = replay_here(config, wanted)
     else:
         outcome = replay_to(folder, wanted, Target.of(url, token_file, ca_file))
-    _tell(outcome)
-    if outcome.refused or outcome.impossible:
-        sys.exit(1)
-
-
-def _tell(outcome: Outcome) -> None:
     click.echo(
         f"{outcome.accepted} accepted, {outcome.duplicate} counted before, {len(outcome.refused)} refused again"
     )
+    _tell_left(outcome)
+    return outcome
+
+
+def _tell_sent(outcome: Outcome, readers: str) -> None:
+    click.echo(
+        f"{sum(outcome.sent.values())} sent, to be counted by {readers}; {len(outcome.refused)} refused again"
+    )
+    for partition, count in sorted(outcome.sent.items()):
+        click.echo(f"  {count} sent to {partition}")
+    _tell_left(outcome)
+
+
+def _tell_left(outcome: Outcome) -> None:
     for number, reason, detail in outcome.refused:
         click.echo(f"  {number}: {reason}: {options.printable(detail)}")
     for number, why in outcome.impossible:
@@ -257,7 +308,7 @@ def purge(  # noqa: PLR0913
     wanted = _wanted(numbers=numbers, input_=input_, reason=reason, type_=type_, older=older, newer=newer)
     if wanted.everything and not everything:
         raise click.UsageError("say which: numbers, --reason, --input, --type, --older, --newer, or --all")
-    with closing(DeadLetterBox(options.state_folder(state, config_path))) as box:
+    with closing(_box(state, config_path)) as box:
         count = box.count(wanted)
         if count and not yes:
             click.confirm(f"Throw away {count} refused events for good?", abort=True)
