@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import workload
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported untold
 from tests.parts.kafka import Kafka
+from tests.parts.part import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 PARTITIONS = 12
 BATCH = 500
 """Records of one batch: what a busy producer with a few milliseconds of patience comes to."""
+
+
+_PATIENT = {"broker.session.timeout.ms": "18000", "broker.heartbeat.interval.ms": "2000"}
+"""On a machine that readers keep busy a broker must not take itself for lost."""
 
 
 class Topic(NamedTuple):
@@ -33,7 +38,7 @@ class Topic(NamedTuple):
 @contextlib.contextmanager
 def topic(count: int) -> Iterator[Topic]:
     """A broker as in production, and a topic with `count` events. Raises `Missing` where no broker can be had."""
-    with tempfile.TemporaryDirectory() as folder, Kafka(Path(folder), quick=False) as broker:
+    with tempfile.TemporaryDirectory() as folder, Kafka(Path(folder), _PATIENT, quick=False) as broker:
         made = Topic(broker.bootstrap, "bench-events", count)
         _create(made)
         _fill(made)
@@ -73,9 +78,18 @@ def _fill(made: Topic) -> None:
             else:
                 break
     assert producer.flush(60) == 0, "the broker does not take the events"
-    consumer = Consumer({"bootstrap.servers": made.bootstrap, "group.id": "bench-ends"})
-    ends = [
-        consumer.get_watermark_offsets(TopicPartition(made.name, number))[1] for number in range(PARTITIONS)
-    ]
-    consumer.close()
-    assert sum(ends) == made.size, f"{sum(ends)} of {made.size} events are in the topic"
+    # A new topic needs a moment until all its partitions have a leader.
+    until(lambda: _records(made) == made.size, f"{made.size:,} records in the topic")
+
+
+def _records(made: Topic) -> int | None:
+    """Records in the topic; None while that is not known."""
+    with contextlib.closing(Consumer({"bootstrap.servers": made.bootstrap, "group.id": "bench"})) as looking:
+        try:
+            ends = [
+                looking.get_watermark_offsets(TopicPartition(made.name, number), timeout=10)
+                for number in range(PARTITIONS)
+            ]
+        except KafkaException:
+            return None
+    return sum(end for _, end in ends)

@@ -114,15 +114,23 @@ def of_collector(topic: Topic, *, tuned: bool = False) -> Turn:
         contextlib.closing(Consumer({"bootstrap.servers": topic.bootstrap, "group.id": group})) as looking,
     ):
         started, before = time.perf_counter(), cpu_seconds(collector.pid)
-        partitions = [TopicPartition(topic.name, number) for number in range(PARTITIONS)]
-
-        def positions() -> int:
-            return sum(max(0, at.offset) for at in looking.committed(partitions, timeout=30))
-
-        until(lambda: positions() == topic.size, "the Collector to read everything", _PATIENCE)
+        while _held(topic, looking) < topic.size:
+            assert time.perf_counter() - started < _PATIENCE, f"{_held(topic, looking)} events were read"
+            time.sleep(0.2)
         # What it has read it may still hold in a batch.
-        until(lambda: _shown(port) == topic.size, f"a total of {topic.size}; it shows {_shown(port)}", 30)
+        until(lambda: _shown(port) == topic.size, f"a total of {topic.size:,}", 30)
         return Turn(topic.size, time.perf_counter() - started, cpu_seconds(collector.pid) - before)
+
+
+def held(topic: Topic, group: str) -> int:
+    """Events that the committed positions of a group say to have been read."""
+    with contextlib.closing(Consumer({"bootstrap.servers": topic.bootstrap, "group.id": group})) as looking:
+        return _held(topic, looking)
+
+
+def _held(topic: Topic, looking: Consumer) -> int:
+    partitions = [TopicPartition(topic.name, number) for number in range(PARTITIONS)]
+    return sum(max(0, at.offset) for at in looking.committed(partitions, timeout=30))
 
 
 def _shown(port: int) -> int:

@@ -102,6 +102,7 @@ HEALTHY = {
     f'evalgauge_input_partition_lag_events{{{INPUT}, partition="t/0"}}': "7+0x240",
     f'evalgauge_input_partition_lag_seconds{{{INPUT}, partition="t/0"}}': "2+0x240",
     f"evalgauge_input_lost_events_total{{{INPUT}}}": "3+0x240",
+    f"evalgauge_input_key_mismatches_total{{{INPUT}}}": "0+0x240",
     f"evalgauge_events_received_total{{{INPUT}}}": "0+600x240",
     f'evalgauge_events_rejected_total{{{INPUT}, type="t", reason="wrong_type"}}': "0+1x240",
     f"evalgauge_backpressure_seconds_total{{{INPUT}}}": "0+1x240",
@@ -150,6 +151,7 @@ ILL: dict[str, dict[str, str]] = {
         f'evalgauge_input_partition_lag_seconds{{{INPUT}, partition="t/0"}}': "2+0x200 0+60x40"
     },
     "EvalgaugeEventsLost": {f"evalgauge_input_lost_events_total{{{INPUT}}}": "_x210 5+0x30"},
+    "EvalgaugeKeysMismatch": {f"evalgauge_input_key_mismatches_total{{{INPUT}}}": "0+0x230 0+1x10"},
     "EvalgaugeBackpressure": {f"evalgauge_backpressure_seconds_total{{{INPUT}}}": "0+50x240"},
     "EvalgaugeCommitsFailing": {f'evalgauge_commits_total{{{TARGET}, result="failure"}}': "0+0x220 0+1x20"},
     "EvalgaugeCommitOld": {f"evalgauge_last_commit_timestamp_seconds{{{TARGET}}}": "0+60x230 13800+0x10"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from evalgauge.core.config import load_config
 from evalgauge.core.process import Process
+from evalgauge.core.sqlite_store import SqliteStore
 from tests.parts.part import until
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def test_a_full_disk_holds_the_inputs_back_and_loses_nothing(tmp_path: Path) -> 
     process.pipeline.start()
     worker = threading.Thread(target=process.pipeline.run, kwargs={"until_done": False})
     worker.start()
+    assert isinstance(process._store, SqliteStore)
     engine, database = process.pipeline.engine, process._store._db
 
     def accepted() -> int:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from tests.group.replica import Replica
-from tests.group.view import PositionWatcher, View
-from tests.kill.feeders import Feeder
+from tests.group.view import View
+from tests.group.watchers import GROWS, PositionWatcher, Watcher
 from tests.oracle import Samples, differences, exposed, key
 from tests.parts.part import until
 
@@ -31,43 +31,8 @@ INPUT = "judgments"
 TYPE = "judgment.executed"
 SETTLE_SECONDS = 180.0
 """So long everything sent may take to be counted: a session, a transaction and a restore, on a slow machine."""
-_GROWS = (
-    "judgment_",
-    "evalgauge_events_",
-    "evalgauge_input_bytes_total",
-    "evalgauge_values_unobserved_total",
-)
-_MAY_FALL = "judgment_score_sum"
-"""The sum of values that may be negative."""
 _BYTES = key("evalgauge_input_bytes_total", {"input": INPUT})
 _ACCEPTED = "evalgauge_events_accepted_total{"
-_NEXT_SCRAPE = 0.2
-
-
-class Watcher(Feeder):
-    """Scrapes one replica through all its lives, and fails when anything exposed ever decreases or vanishes."""
-
-    def __init__(self, replica: Replica) -> None:
-        super().__init__()
-        self._replica = replica
-        self._last: dict[str, float] = {}
-        self.scrapes = 0
-
-    def step(self) -> None:
-        """Scrape once, if it answers; 503 is an answer that shows nothing."""
-        text = self._replica.metrics()
-        if text is not None:
-            self.scrapes += 1
-            now = {}
-            for row in text.splitlines():
-                if row.startswith(_GROWS) and not row.startswith(_MAY_FALL) and ',replica="' not in row:
-                    name, _, value = row.rpartition(" ")
-                    now[name] = float(value)
-            for name, before in self._last.items():
-                assert name in now, f"{self._replica.name}: {name} was {before} and has vanished"
-                assert now[name] >= before, f"{self._replica.name}: {name} fell from {before} to {now[name]}"
-            self._last = now
-        time.sleep(_NEXT_SCRAPE)
 
 
 class Settled(NamedTuple):
@@ -102,7 +67,7 @@ class Group:
         self.replicas: dict[str, Replica] = {}
         self.watchers: list[Watcher | PositionWatcher] = []
         if watch:
-            self._watch_with(PositionWatcher(self.view))
+            self._watch_with(PositionWatcher(View(bootstrap, self.id, topic)))
         for number in range(1, replicas + 1):
             self.add(f"r{number}")
 
@@ -141,6 +106,7 @@ class Group:
         for watcher in self.watchers:
             with suppress(Exception):  # it was told before, or the test has failed by something else
                 watcher.finish()
+        self.view.close()
 
     def running(self) -> list[Replica]:
         """The replicas that have a process."""
@@ -152,7 +118,7 @@ class Group:
             one.wait_ready()
 
     def check(self) -> None:
-        """No replica has ended by itself, and no watcher has seen anything fall or go back. Raises what a watcher has seen."""
+        """Raise what a watcher has seen fall or go back."""
         for watcher in self.watchers:
             if watcher.error is not None:
                 raise watcher.error
@@ -206,7 +172,7 @@ class Group:
                 one.check()
             time.sleep(0.2)
         expected = expectation(producer.oracle())
-        found, silent = self.summed(*_GROWS)
+        found, silent = self.summed(*GROWS)
         wrong = [f"{one.name} does not show its numbers: {one.complaint()}" for one in silent]
         if counted != producer.sent:
             each = {one.name: self._total(_ACCEPTED, one) for one in self.running()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.kill.life import Death
     from tests.parts.kafka import Kafka
 
-EVENTS, PARTITIONS, RATE = (1_000_000, 12, 2_000) if SOAK else (40_000, 6, 1_000)
+EVENTS, PARTITIONS, RATE = (1_000_000, 12, 2_000) if SOAK else (40_000, 6, 1_500)
 KILLS, FAILPOINTS = (20, 6) if SOAK else (4, 3)
 AIMS = ("before", "in", "any")
 SESSION = 4.0

@@ -7,10 +7,13 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
+from evalgauge.collectors.kafka_caretaker import Caretaker
 from evalgauge.collectors.kafka_chunks import FULL_BYTES, PartitionReader, Place
 from evalgauge.collectors.kafka_client import Partition, Polled, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_handover import Handover
+from evalgauge.collectors.kafka_keys import KeyCheck
+from evalgauge.collectors.kafka_letterbox import KafkaLetterBox
 from evalgauge.collectors.kafka_share import Arrival, Share
 from evalgauge.collectors.kafka_store import KafkaStore, Library, place_of
 from evalgauge.collectors.kafka_watch import View, Watch
@@ -46,7 +49,7 @@ _UNTIL_END_PATIENCE = 30.0
 _NOTES = 3
 
 
-def _library(config: KafkaConfig, name: str) -> Library:
+def open_library(config: KafkaConfig, name: str) -> Library:
     """The client library the input asks for. Raises `ConfigError` where it is not installed."""
     wanted = {"kafka-python": "kafka", "confluent": "kafka-fast"}[config.client]
     try:
@@ -77,13 +80,18 @@ class KafkaCollector:
     @staticmethod
     def open_store(config: KafkaConfig, name: str, replica: str) -> KafkaStore | None:
         """In a group state is kept in Kafka. Raises `ConfigError`."""
-        return None if config.group is None else KafkaStore(config, _library(config, name), name, replica)
+        return None if config.group is None else KafkaStore(config, open_library(config, name), name, replica)
+
+    @staticmethod
+    def open_letters(config: KafkaConfig, name: str) -> KafkaLetterBox | None:
+        """In a group refused events are kept in a topic. Raises `ConfigError`."""
+        return None if config.group is None else KafkaLetterBox(config, open_library(config, name), name)
 
     def __init__(self, config: KafkaConfig, context: InputContext) -> None:
         """Check what can be checked without connecting. Raises `ConfigError`."""
         self._config = config
         self._context = context
-        self._library = _library(config, context.name)
+        self._library = open_library(config, context.name)
         self._watch = Watch(self._library, config, context.name)
         self._handover = Handover(context.sink, 2 * min(FULL_BYTES, context.max_chunk_bytes), context.name)
         self._client: Client | None = None
@@ -95,7 +103,7 @@ class KafkaCollector:
         self._places: dict[str, Place] = {}
         """Where partitions were left that are not read now: from the run before, strayed, or of a deleted topic."""
         self._not_before: dict[Partition, int] = {}
-        """The number of the first view that may be believed about a strayed partition."""
+        """The number of the first view that may be believed about a partition that strayed, or has become ours."""
         self._original: set[Partition] | None = None
         """Partitions of the first look: the configured start is theirs, others begin at their first record."""
         self._share: Share | None = None
@@ -107,6 +115,7 @@ class KafkaCollector:
         self._goal: dict[Partition, int] = {}
         self._ends: dict[tuple[Partition, str], int] = {}
         """Where the log of a partition (of the topic of this id) ended when that was last seen."""
+        self._keys = None if config.keyed_by is None else KeyCheck(config.keyed_by, config.format)
         self._paused = False
         self._explained: dict[Partition, str] = {}
         self._trouble = ("", 0.0)
@@ -119,14 +128,18 @@ class KafkaCollector:
         brokers or topics are not there.
         """
         self._places = {name: Place.of(position) for name, position in self._context.positions.items()}
-        if isinstance(self._context.store, KafkaStore):
-            self._share = Share(self._context.store)
+        if isinstance(store := self._context.store, KafkaStore):
+            self._share = Share(
+                store, Caretaker(self._config, self._context.name, self._library, store.replica)
+            )
         try:
             with self._watch.running():
                 self._read()
         except Stopped:
             _log.debug("input `%s`: the engine takes no more", self._context.name)
         finally:
+            if self._share is not None:
+                self._share.close()
             self._handover.close()
             self._tell()
             if self._client is not None:
@@ -184,6 +197,8 @@ class KafkaCollector:
         for batch in polled.batches:
             reader = self._readers.get(batch.partition)
             if reader is not None:
+                if self._keys is not None:
+                    self._keys.see(batch)
                 for chunk in reader.add(batch):
                     self._handover.put(chunk)
                 self._pending.add(batch.partition)
@@ -218,8 +233,12 @@ class KafkaCollector:
 
     def _follow(self, share: Share) -> None:
         """Begin with partitions that have become ours, hand over the last of those that go."""
-        if share.step(self._view.topics) and self._watch.view is self._view:
-            self._adopt(self._view)
+        if new := share.step(self._view.topics):
+            # Whoever had them may have read further than the log went when we looked last.
+            self._not_before |= dict.fromkeys(new, self._watch.ask_again(new))
+        if (news := share.departed()) is not None:
+            partition, departed = news
+            self._handover.put(Chunk(str(partition), b"", str, arrival=time.time(), departed=departed))
         for partition in share.leaving():
             if partition not in self._given_up:
                 self._given_up.add(partition)
@@ -475,6 +494,8 @@ class KafkaCollector:
 
     def _tell(self) -> None:
         view, status = self._view, self._context.status
+        if self._keys is not None:
+            status.key_mismatches = self._keys.mismatches
         for partition, reader in self._readers.items():
             name = str(partition)
             status.positions[name] = f"offset {reader.place.offset}"

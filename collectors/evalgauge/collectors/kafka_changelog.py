@@ -6,9 +6,11 @@ Keys are JSON arrays, so that Kafka's own tools show what they are:
     ["replica", "r1", MEANING]                    which metric a table is of
     ["replica", "r1", MEANING, "values", 3]       one page of it
     ["partition", "judgments/4@TOPIC-ID", …]      the same of a partition's tables, which move with it
+    ["group", "retired", "r3"]                    that replica r3 has left for good
 
 All records of an owner are in one partition, given by a checksum of its name. It does not depend on how many partitions
-the topic has, as long as it has `PARTITIONS`: adding some must not make state disappear.
+the topic has, as long as it has `PARTITIONS`: adding some must not make state disappear. What is of the whole group has
+the last of these for itself, so that everybody can look there at any time: it never holds more than a few records.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_client import Client, Cluster, Topic
 
 _TIME = struct.Struct(">d")
-PARTITIONS = 16
+PARTITIONS = 17
 """Partitions of a changelog that are used."""
 SETTINGS = {
     "cleanup.policy": "compact",
@@ -56,10 +58,10 @@ def ids_settings(age: float) -> dict[str, str]:
 
 
 class Owner(NamedTuple):
-    """Whose state it is: a replica's, or a partition's."""
+    """Whose state it is: a replica's, a partition's, or the group's."""
 
     scope: str
-    """`replica` or `partition`."""
+    """`replica`, `partition` or `group`."""
     name: str
 
     @classmethod
@@ -70,7 +72,9 @@ class Owner(NamedTuple):
     @property
     def slot(self) -> int:
         """The partition of the changelog that holds its records."""
-        return crc32(f"{self.scope}/{self.name}".encode()) % PARTITIONS
+        if self.scope == "group":
+            return PARTITIONS - 1
+        return crc32(f"{self.scope}/{self.name}".encode()) % (PARTITIONS - 1)
 
 
 def key_of(owner: Owner, *rest: str | int) -> bytes:
@@ -148,7 +152,8 @@ class Reading:
         """`ids`: topic of the ids remembered, and the Unix time since which. Raises `Unavailable`."""
         starts = {Partition(changelog, owner.slot): EARLIEST for owner in owners}
         if ids is not None:
-            starts |= {Partition(ids[0], owner.slot): int(ids[1] * 1000) for owner in owners}
+            since = int(ids[1] * 1000)
+            starts |= {Partition(ids[0], one.slot): since for one in owners if one.scope == "partition"}
         self._client = client
         self._changelog = changelog
         self._begins = cluster.offsets(starts)
@@ -173,7 +178,7 @@ class Reading:
             self.records += len(batch.values)
             take = self._page if batch.partition.topic == self._changelog else self._digests
             for key, value in zip(batch.keys(), batch.values, strict=True):
-                take(*_parsed(key, batch.partition), value)
+                take(*parsed(key, batch.partition), value)
         return all((self._client.position(one) or 0) >= end for one, end in self._goal.items())
 
     def _page(self, owner: Owner, rest: tuple[str | int, ...], value: bytes | None) -> None:
@@ -190,6 +195,10 @@ class Reading:
         if owner in self._ids and value is not None:
             self._ids[owner].append((_TIME.unpack_from(value)[0], value[_TIME.size :]))
 
+    def records_of(self, owner: Owner) -> Mapping[tuple[str | int, ...], bytes]:
+        """What was found, by the rest of the keys."""
+        return self._found[owner]
+
     def held(self, owner: Owner) -> Held:
         """What was found. Raises `StateError`."""
         return Held.of(self._found[owner])
@@ -203,7 +212,8 @@ class Reading:
         self._client.drop(list(self._begins))
 
 
-def _parsed(key: bytes | None, partition: Partition) -> tuple[Owner, tuple[str | int, ...]]:
+def parsed(key: bytes | None, partition: Partition) -> tuple[Owner, tuple[str | int, ...]]:
+    """Whose record it is, and the rest of its key. Raises `StateError` for a key that is not ours."""
     try:
         scope, name, *rest = msgspec.json.decode(key or b"", type=list[str | int])
     except (msgspec.DecodeError, ValueError) as error:

@@ -293,7 +293,7 @@ class Transactions(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections and threads; an open transaction is aborted if that is quick."""
+        """Let go of connections and threads. The brokers abort what is open, or whoever takes over the id does."""
 
 
 class Cluster(Protocol):

@@ -1,4 +1,4 @@
-"""`evalgauge kafka`: topics, made for development as events need them."""
+"""`evalgauge kafka`: topics, made for development as events need them, and the replicas of a group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from evalgauge.collectors.kafka_repartition import repartition
+from evalgauge.collectors.kafka_replicas import replicas, retire
 from evalgauge.collectors.kafka_topics import Topic, created
 from evalgauge.core.errors import ConfigError, EvalgaugeError
 
@@ -22,13 +24,20 @@ ANSWER_SECONDS = 10
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]+\]|[^\s,:/\[\]]+):\d{1,5}")
 
 
-@click.group(name="kafka", short_help="Make Kafka topics for development.")
+@click.group(name="kafka", short_help="Make and copy topics; show and retire the replicas of a group.")
 def command() -> None:
-    """Make Kafka topics for development.
+    """Make and copy Kafka topics; show and retire the replicas of a group.
 
     \b
     evalgauge kafka create judgments --bootstrap 127.0.0.1:9092 --partitions 12
+    evalgauge kafka replicas --config evalgauge.yaml
+    evalgauge kafka retire r3 --config evalgauge.yaml
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
+
+
+command.add_command(repartition)
+command.add_command(replicas)
+command.add_command(retire)
 
 
 def _brokers(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:

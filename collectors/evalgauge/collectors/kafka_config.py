@@ -164,6 +164,12 @@ class KafkaGroup(_Section):
         le=240,
         description="Time to commit what was read of partitions that go to another member; else it reads it again.",
     )
+    retire_after: Duration | None = Field(
+        None,
+        ge=10,
+        description="Retire a replica, for good, that is no member and whose last commit is older. By default only "
+        "`evalgauge kafka retire` does.",
+    )
     changelog: _TopicName | None = Field(
         None, description="Compacted topic that holds the state of all members; by default `<id>-changelog`."
     )
@@ -225,6 +231,13 @@ class KafkaConfig(_Section):
         description="What a record holds: `events` (JSON, one or one a line), `cloudevents` (by its headers), or "
         "`debezium`.",
     )
+    keyed_by: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="The field of an event's data whose text is the key of its record, or `source` or `subject`. Each "
+        "key is then compared with it, and those that differ are counted. Not with a mapping.",
+    )
     security: KafkaSecurity = Field(
         default_factory=KafkaSecurity, description="Encryption and authentication."
     )
@@ -256,6 +269,19 @@ class KafkaConfig(_Section):
             raise ValueError("`start` lies in the future; for what comes from now on write `latest`")
         if self.until == "end" and self.start == "latest":
             raise ValueError("`start: latest` and `until: end` leave nothing to read")
+        return self
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        if self.keyed_by is None:
+            return self
+        if self.format is RecordFormat.DEBEZIUM:
+            raise ValueError(
+                "`keyed_by` is for `format: events` and `cloudevents`: a change event has its row's key"
+            )
+        # A mapping stands beside the keys of the collector, in the model that holds both.
+        if getattr(self, "mapping", None) is not None:
+            raise ValueError("`keyed_by` names a field of an event, and with a `mapping` records hold none")
         return self
 
 

@@ -27,7 +27,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Partition, Polled, Topic, Unavailable
 from evalgauge.collectors.kafka_config import own_options
-from evalgauge.collectors.kafka_fast_group import FastMember, FastTransactions
+from evalgauge.collectors.kafka_fast_group import FastMember
+from evalgauge.collectors.kafka_fast_transactions import FastTransactions
 from evalgauge.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -311,7 +312,9 @@ class FastClient:
                 if partition in self._positions
             ]
             for batch in polled.batches:
-                self._positions[batch.partition] = batch.offsets[-1] + 1
+                # The end, which may come with the last records, lies after the marker of their transaction.
+                known = self._positions[batch.partition]
+                self._positions[batch.partition] = max(known, batch.offsets[-1] + 1)
         return polled
 
     def _by_partition(self, messages: list[Any]) -> dict[Partition, list[Any]]:

@@ -1,4 +1,4 @@
-"""A group's member and its transactions by confluent-kafka; see `kafka_client.Member` and `kafka_client.Transactions`."""
+"""A group's member by confluent-kafka; see `kafka_client.Member`."""
 
 # librdkafka's own error codes have names that begin with an underscore.
 # ruff: noqa: SLF001
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import struct
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from evalgauge.collectors.kafka_client import (
     Committed,
@@ -18,35 +17,23 @@ from evalgauge.collectors.kafka_client import (
     Partition,
     Unavailable,
     no_member,
-    refused,
     taken_over,
-    too_large,
     unstable,
 )
-from evalgauge.collectors.kafka_orphans import transactional_id
-from evalgauge.core.errors import EvalgaugeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from evalgauge.collectors.kafka_client import Ownership, Record
-    from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
+    from evalgauge.collectors.kafka_client import Ownership
+    from evalgauge.collectors.kafka_config import KafkaConfig
 
-_PATIENCE = 10.0
-"""Seconds within which brokers must answer; a transaction has longer where its time-out is longer."""
 _POSITIONS = 3.0
 """Seconds; longer waits are only for transactions to end, which may take minutes."""
-_CLOSE = 1.0
-_FULL = 0.02
-_MAX_MESSAGE = 64 << 20
-"""Bytes, far more than any topic takes: how large a record may be is for the topic to say."""
-_BATCH = 128 << 10
-"""Bytes; a topic that takes less in one record would refuse records that it takes alone."""
+_LISTED = 1.0
+"""Seconds within which the brokers must list their topics; else they are asked again later."""
 _METADATA = b"CGMDv2:"
 """How librdkafka's metadata of a group begins: a generation follows, then texts, each ended by a zero byte."""
 _GENERATION = struct.Struct("<i")
-_STALE = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID}
-"""What the group says to the positions of one that is not, or no longer, the member it takes itself for."""
 _PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
 
 
@@ -111,31 +98,32 @@ class FastMember:
     def _look(self) -> None:
         """Find topics of the pattern that are new or gone; in an outage they stay as they are."""
         assert self._pattern is not None  # noqa: S101 - for the type checker
+        try:
+            listed = self._consumer.list_topics(timeout=_LISTED).topics
+        except KafkaException as error:
+            self._heard = error.args[0].str()
+        else:
+            found = {name for name in listed if self._pattern.match(name)}
+            if found and found != self._topics:
+                self._subscribe(found)
         self._looked = time.monotonic()
-        found = {
-            name for name in self._consumer.list_topics(timeout=_CLOSE).topics if self._pattern.match(name)
-        }
-        if found and found != self._topics:
-            self._subscribe(found)
 
     def poll(self, timeout: float) -> None:
         """Take part in the group, and call back."""
-        if self._fenced:
-            raise taken_over(self._replica, self._group.id)
         end = time.monotonic() + timeout
-        error = self._polled(timeout)
+        error = None if self._fenced else self._polled(timeout)
         failure, self._raised = self._raised, None
         if failure is not None:
             raise failure
-        if error is None:
-            return
-        if error.code() == KafkaError.FENCED_INSTANCE_ID or error.fatal():
+        # It is told once, and there is but one such error for a member: its name was taken.
+        if self._fenced or (error is not None and error.code() == KafkaError._FATAL):
             self._fenced = True
             self._metadata = None
             raise taken_over(self._replica, self._group.id)
-        if error.code() not in _PASSING:
-            self._heard = error.str()
-        time.sleep(max(end - time.monotonic(), 0))
+        if error is not None:
+            if error.code() not in _PASSING:
+                self._heard = error.str()
+            time.sleep(max(end - time.monotonic(), 0))
 
     def _polled(self, timeout: float) -> Any:
         """What the library complains of, if it does: there are no records to be had of it."""
@@ -151,7 +139,7 @@ class FastMember:
     def _renew(self) -> None:
         """Keep what the group knows us by now; nothing while it does not."""
         found: Any = self._consumer.consumer_group_metadata()
-        self._metadata = found if _is_member(found) else None
+        self._metadata = found if _is_member(found) and not self._fenced else None
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._tell(self._ownership.assigned, partitions)
@@ -200,15 +188,10 @@ class FastMember:
         try:
             found = self._consumer.committed([TopicPartition(*one) for one in partitions], timeout=_POSITIONS)
         except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.UNSTABLE_OFFSET_COMMIT or (
-                code == KafkaError._TIMED_OUT and not self._heard
-            ):
+            # It waits for a transaction to end as it waits for brokers, and says the same of both.
+            if error.args[0].code() == KafkaError._TIMED_OUT and self._answered():
                 raise unstable(self._group.id) from error
-            why = self._heard if code in _PASSING else ""
-            raise Unavailable(
-                f"positions of group `{self._group.id}`: {why or error.args[0].str()}"
-            ) from error
+            raise Unavailable(f"positions of group `{self._group.id}`: {error.args[0].str()}") from error
         positions: dict[Partition, Committed | None] = {}
         for one in found:
             if one.error is not None:
@@ -218,6 +201,13 @@ class FastMember:
                 Committed(one.offset, one.metadata or "") if known else None
             )
         return positions
+
+    def _answered(self) -> bool:
+        try:
+            self._consumer.list_topics(timeout=_LISTED)
+        except KafkaException:
+            return False
+        return True
 
     def trouble(self) -> str:
         """What keeps us from being a member."""
@@ -239,126 +229,3 @@ def _is_member(metadata: bytes) -> bool:
     [generation] = _GENERATION.unpack_from(metadata, len(_METADATA))
     _, member, _ = metadata[len(_METADATA) + _GENERATION.size :].split(b"\0", 2)
     return generation >= 0 and member != b""
-
-
-class FastTransactions:
-    """Writes by a Producer."""
-
-    def __init__(self, options: dict[str, Any], group: KafkaGroup, replica: str) -> None:
-        self._group, self._replica = group, replica
-        self._patience = max(_PATIENCE, group.transaction_timeout)
-        self._heard = ""
-        """The last that librdkafka complained of."""
-        timeout = int(group.transaction_timeout * 1000)
-        self._options = options | {
-            "transactional.id": transactional_id(group.id, replica, str(uuid.uuid4())),
-            "transaction.timeout.ms": timeout,
-            "message.timeout.ms": timeout,
-            # The producer waits that long while the brokers end the transaction before; by default 100 ms.
-            "retry.backoff.ms": 1,
-            "message.max.bytes": _MAX_MESSAGE,
-            "batch.size": _BATCH,
-            "error_cb": self._hear,
-        }
-        self._producer: Producer | None = None
-        self._undelivered: tuple[KafkaError, Record] | None = None
-
-    def _hear(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._heard = error.str()
-
-    def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
-        """One transaction."""
-        if not offsets:
-            raise ValueError("a transaction without an offset fences nobody")
-        producer = self._producer = self._producer or self._connected()
-        try:
-            self._transact(producer, records, offsets, metadata)
-        except KafkaException as error:
-            if error.args[0].code() in _STALE:
-                self._abort(producer)
-                raise refused(self._replica, self._group.id, error.args[0].name()) from error
-            self._producer = None
-            raise Unavailable(
-                f"a transaction of group `{self._group.id}` failed: {self._why(error)}"
-            ) from error
-        except EvalgaugeError:
-            self._abort(producer)
-            raise
-        except BaseException:
-            self._producer = None
-            raise
-
-    def _transact(
-        self,
-        producer: Producer,
-        records: Iterable[Record],
-        offsets: Mapping[Partition, Committed],
-        metadata: Any,
-    ) -> None:
-        end = time.monotonic() + self._patience
-        self._heard = ""
-        self._undelivered = None
-        producer.begin_transaction()
-        for record in records:
-            self._send(producer, record, end)
-        positions = [TopicPartition(*at, one.offset, one.metadata) for at, one in offsets.items()]
-        producer.send_offsets_to_transaction(positions, metadata, _left(end))
-        producer.flush(_left(end))
-        if self._undelivered is not None:
-            error, record = self._undelivered
-            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                raise too_large(record)
-            raise KafkaException(error)
-        producer.commit_transaction(_left(end))
-
-    def _send(self, producer: Producer, record: Record, end: float) -> None:
-        def delivered(error: KafkaError | None, _: Any) -> None:
-            if error is not None and self._undelivered is None:
-                self._undelivered = (error, record)
-
-        topic, partition, key, value, headers = record
-        while True:
-            try:
-                producer.produce(
-                    topic, value, key, partition, on_delivery=delivered, headers=list(headers) or None
-                )
-            except BufferError:
-                if time.monotonic() > end:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
-                producer.poll(_FULL)
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise too_large(record) from error
-                raise
-            else:
-                return
-
-    def _abort(self, producer: Producer) -> None:
-        try:
-            producer.abort_transaction(_CLOSE)
-        except KafkaException:
-            self._producer = None
-
-    def _connected(self) -> Producer:
-        producer = Producer(self._options)
-        try:
-            producer.init_transactions(self._patience)
-        except KafkaException as error:
-            producer.poll(0)  # calls `_hear`
-            raise Unavailable(
-                f"transactions of group `{self._group.id}` cannot begin: {self._why(error)}"
-            ) from error
-        return producer
-
-    def _why(self, error: KafkaException) -> str:
-        found = error.args[0]
-        return self._heard if self._heard and found.code() in _PASSING else str(found.str())
-
-    def close(self) -> None:
-        """It ends with its last reference."""
-        self._producer = None
-
-
-def _left(end: float) -> float:
-    return max(end - time.monotonic(), 0.001)

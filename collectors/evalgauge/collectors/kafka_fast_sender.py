@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from evalgauge.collectors.kafka_client import Partition, Record, Unavailable, too_large
 from evalgauge.collectors.kafka_fast import connection_options
 from evalgauge.collectors.kafka_sender import superseded
+from evalgauge.core import failpoints
 from evalgauge.core.errors import EvalgaugeError
 
 if TYPE_CHECKING:
@@ -102,14 +103,16 @@ class FastSender:
         producer.flush(_left(end))
         if self._undelivered is not None:
             raise KafkaException(self._undelivered[0])
+        failpoints.reach("sender.inside")
         producer.commit_transaction(_left(end))
+        failpoints.reach("sender.after")
 
     def _send(self, producer: Producer, record: Outgoing, end: float) -> None:
         def delivered(error: KafkaError | None, _: Any) -> None:
             if error is not None and self._undelivered is None:
                 self._undelivered = (error, record)
 
-        headers = list(record.headers) or None
+        headers: Any = list(record.headers) or None
         while True:
             try:
                 producer.produce(
@@ -149,7 +152,7 @@ class FastSender:
                 return too_large(Record(record.topic, record.partition, record.key, record.value))
             if cause.code() == KafkaError.INVALID_RECORD:
                 return EvalgaugeError(
-                    f"topic `{record.topic}` refuses a record: {cause.str()}. A compacted topic takes none without a key"
+                    f"topic `{record.topic}` refuses a record: {cause.str()}. A compacted topic wants keys"
                 )
             if cause.code() in _FENCED:
                 return superseded(self._identity.transactional_id)

@@ -24,8 +24,6 @@ from evalgauge.collectors.kafka_keys import text_field
 from evalgauge.collectors.kafka_letters import PARTITIONS, letter_of
 from evalgauge.collectors.kafka_records import RecordFormat, body_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
-from evalgauge.core import failpoints
-from evalgauge.core.deadletters import Wanted
 from evalgauge.core.errors import EvalgaugeError
 
 if TYPE_CHECKING:
@@ -35,13 +33,14 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_config import KafkaConfig
     from evalgauge.collectors.kafka_sender import Sender
     from evalgauge.collectors.kafka_store import Library
+    from evalgauge.core.deadletters import Wanted
     from evalgauge.core.store import DeadLetter
 
 _log = logging.getLogger(__name__)
 
 _POLL = 0.2
 _PATIENCE = 30.0
-"""Seconds that brokers may bring nothing; a transaction of a killed replica holds reading up for its time-out on top."""
+"""Seconds that brokers may bring nothing; a killed replica's transaction holds reading up for its time-out on top."""
 _MARKS = 10_000
 """Letters that one transaction marks at most."""
 _STRUCTURED = [("content-type", b"application/cloudevents+json")]
@@ -257,7 +256,6 @@ class KafkaLetterBox:
             value, headers = self._value(letter)
             key = None if keyed_by is None else text_field(letter.data, keyed_by)
             yield Outgoing(*Partition.named(letter.partition), key, value, headers)
-        failpoints.reach("letters.inside")
 
     def purge(self, wanted: Wanted) -> int:
         """Mark what meets the conditions."""

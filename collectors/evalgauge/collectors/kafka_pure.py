@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from evalgauge.collectors.kafka_client import LATEST, Partition, Polled, Topic, Unavailable
 from evalgauge.collectors.kafka_config import own_options
-from evalgauge.collectors.kafka_pure_group import PureMember, PureTransactions, running_client
+from evalgauge.collectors.kafka_pure_group import PureMember, running_client
+from evalgauge.collectors.kafka_pure_transactions import PureTransactions
 from evalgauge.core.errors import ConfigError
 
 with warnings.catch_warnings():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evalgauge.collectors.kafka_client import Partition, Record, Unavailable, too_large
 from evalgauge.collectors.kafka_pure import connection_options, quiet
 from evalgauge.collectors.kafka_sender import superseded
+from evalgauge.core import failpoints
 from evalgauge.core.errors import EvalgaugeError
 
 with warnings.catch_warnings():
@@ -83,10 +84,11 @@ class PureSender:
         end = time.monotonic() + self._patience
         try:
             self._transact(records, offsets or {}, end)
-        except _FENCED as error:
-            self._discard()
-            raise superseded(self._identity.transactional_id) from error
         except (errors.KafkaError, OSError) as error:
+            # What failed before is found in the arguments of what fails because of it.
+            if any(isinstance(one, _FENCED) for one in (error, error.__cause__, *error.args)):
+                self._discard()
+                raise superseded(self._identity.transactional_id) from error
             self._abort()
             raise Unavailable(_why(error)) from error
         except BaseException:
@@ -107,9 +109,11 @@ class PureSender:
                 raise _large(record) from error
             except errors.InvalidRecordError as error:
                 raise EvalgaugeError(
-                    f"topic `{record.topic}` refuses a record: {_why(error)}. A compacted topic takes none without a key"
+                    f"topic `{record.topic}` refuses a record: {_why(error)}. A compacted topic wants keys"
                 ) from error
+        failpoints.reach("sender.inside")
         self._wait(self._manager.begin_commit(), end)
+        failpoints.reach("sender.after")
 
     @property
     def _manager(self) -> Any:

@@ -32,6 +32,7 @@ from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Reco
 from evalgauge.collectors.kafka_letters import letter_record
 from evalgauge.collectors.kafka_membership import Joining, Membership
 from evalgauge.collectors.kafka_orphans import Orphans
+from evalgauge.collectors.kafka_retired import MARKS, marks_of, refuse_retired
 from evalgauge.collectors.kafka_topics import Topic, make_topics
 from evalgauge.core import failpoints
 from evalgauge.core.collect import Stopped
@@ -115,6 +116,11 @@ class KafkaStore:
         """Partition → id of its topic."""
         self._places: dict[Partition, Committed] = {}
         """Partition → what we committed last of it."""
+
+    @property
+    def replica(self) -> str:
+        """Who we are in the group."""
+        return self._replica.name
 
     @property
     def seed(self) -> int:
@@ -202,6 +208,8 @@ class KafkaStore:
         sound(topic, self._changelog)
         identity = topic.id or f"{self._group.id}/{self._changelog}"
         self._empty = self._is_empty()
+        # Before we join, so that one that is retired and started again and again does not disturb the group.
+        self._refuse_if_retired()
         self._seed = int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "big")
         return True
 
@@ -224,6 +232,16 @@ class KafkaStore:
             wanted.append((one, Topic(group.ids_topic, settings=settings)))
         return wanted
 
+    def _refuse_if_retired(self) -> None:
+        reading = self.reading([MARKS])
+        try:
+            while not reading.step(0.1):
+                if self._stopped.is_set():
+                    raise Stopped
+        finally:
+            reading.close()
+        refuse_retired(self._replica.name, marks_of(reading))
+
     def _joined(self) -> bool | None:
         membership = self.membership
         if membership.joined():
@@ -232,7 +250,8 @@ class KafkaStore:
         return None
 
     def _read(self) -> tuple[Held, int] | None:
-        reading = self.reading([self._replica])
+        # Again with the marks, because only a member is not retired any more.
+        reading = self.reading([self._replica, MARKS])
         orphans = Orphans(self._config, self._name, self._replica.name)
         waits_since = time.monotonic()
         try:
@@ -244,6 +263,7 @@ class KafkaStore:
                 if self._stopped.is_set():
                     raise Stopped
                 self.membership.check()
+            refuse_retired(self._replica.name, marks_of(reading))
             return reading.held(self._replica), reading.records
         finally:
             reading.close()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from evalgauge.core.deadletters import ReturningBox
     from evalgauge.core.event import Reason
     from evalgauge.core.store import Store
     from evalgauge.core.table import Page
@@ -64,6 +65,15 @@ class PartitionPages(NamedTuple):
     """(Unix time, digests of 16 bytes), oldest first."""
 
 
+class Departed(NamedTuple):
+    """What a replica of a group had counted when it left for good."""
+
+    metrics: Mapping[str, str]
+    """Meaning → metric."""
+    pages: Mapping[str, list[Page]]
+    """Meaning → pages."""
+
+
 @dataclass(slots=True)
 class Chunk:
     """Whole events of one partition of one input, in order.
@@ -90,6 +100,8 @@ class Chunk:
     release: Callable[[], None] | None = None
     """The last chunk of a partition that goes to somebody else: called from the engine's thread after the commit that
     holds it, once the partition's state is let go."""
+    departed: Mapping[str, Departed] | None = None
+    """By name, every replica whose totals are to be shown, frozen, from now on and as long as the partition is ours."""
 
 
 class Sink(Protocol):
@@ -120,6 +132,8 @@ class InputStatus:
     """Partition → age of what is to be read next, growing while nothing is read; 0 where nothing waits."""
     lost_events: int = 0
     """Events that were deleted before they were read, at most; only ever grows."""
+    key_mismatches: int | None = None
+    """Records whose key is not the field that it should be; only ever grows. None where keys are not looked at."""
     not_ready: str = ""
     """Why events cannot come in yet, in words; empty once they can."""
     note: str = ""
@@ -163,8 +177,15 @@ class Collector(Protocol):
 
 
 class StateKeeper(Protocol):
-    """A kind of collector that can keep the process's state with its positions; what it has besides."""
+    """A kind of collector that can keep the process's state with its positions; what it has besides.
+
+    Where its partitions come and go, its configuration has `keyed_by`: by which field events are partitioned, or None.
+    """
 
     @staticmethod
     def open_store(config: Any, name: str, replica: str) -> Store | None:
         """The store of an input configured so; None where it leaves state to the state folder. Raises `ConfigError`."""
+
+    @staticmethod
+    def open_letters(config: Any, name: str) -> ReturningBox | None:
+        """The dead letters that it keeps; None where they are in the state folder. Raises `ConfigError`."""

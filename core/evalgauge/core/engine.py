@@ -18,6 +18,7 @@ import msgspec
 from evalgauge.core.collect import Chunk, EventVerdict, Verdict
 from evalgauge.core.decode import event_types
 from evalgauge.core.deduplicate import DIGEST, Window, cut
+from evalgauge.core.departed import Frozen
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.event import Limits, Reason, Refusal
 from evalgauge.core.flight import FlightRecorder, Phase
@@ -28,9 +29,9 @@ from evalgauge.core.selfmetrics import PROCESS, SelfMetrics
 from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits, Store, TableInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from evalgauge.core.collect import PartitionPages, Position
+    from evalgauge.core.collect import Departed, PartitionPages, Position
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import LocalSlots
     from evalgauge.core.mapping import Mapping as EventMapping
@@ -109,6 +110,9 @@ class Engine:
         self._durable = metrics.durable()
         for name, counter in self._durable.items():
             self._tables[counter.table.meaning] = (name, counter.table)
+        self._frozen = Frozen(self._fresh)
+        self._frozen_with = ""
+        """The partition that what is frozen is shown with."""
         self._known_tables: set[str] = set()
         self._dropped: list[str] = []
         self._positions: dict[tuple[str, str], Position] = {}
@@ -166,8 +170,24 @@ class Engine:
         """It is ours no more, and all of it is committed: what is shown of it vanishes."""
         with self._lock:
             self._partitions.drop(partition)
+            if partition == self._frozen_with:
+                self._frozen.clear()
         for slots in self._slots.values():
             slots.drop(partition)
+
+    def show_departed(self, partition: str, departed: Mapping[str, Departed]) -> None:
+        """Show the totals of these replicas, which left for good, and of no others, until `partition` is released."""
+        found = self._frozen.drawn(departed, next(_generations))
+        with self._lock:
+            self._frozen.show(found)
+            self._frozen_with = partition
+
+    def _fresh(self) -> Iterator[tuple[str, Instrument]]:
+        """Every metric that a replica's tables are of, with an instrument of it that is empty."""
+        for place, one in enumerate(self.declared):
+            if place not in self._partitions.places:
+                yield one.name, self._kinds[one.spec.type](one)
+        yield from self._metrics.durable().items()
 
     def plan(self, name: str) -> Plan:
         """What a reducer of this input does, here or in a worker."""
@@ -424,7 +444,8 @@ class Engine:
             durable = [
                 one for counter in self._durable.values() for one in counter.families(self._generation)
             ]
-            return [one for place in range(len(self.declared)) for one in self._families(place)] + durable
+            found = [one for place in range(len(self.declared)) for one in self._families(place)] + durable
+            return self._frozen.beside(found)
 
     def _families(self, place: int) -> Sequence[Family]:
         if place not in self._partitions.places:

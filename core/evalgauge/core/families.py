@@ -56,3 +56,5 @@ class Family:
     exemplars: Mapping[tuple[int, int], Exemplar] = field(default_factory=dict)
     """(row, bucket) → exemplar; the bucket of a counter is 0."""
     generation: int = 0
+    more: Sequence[Family] = ()
+    """Further rows of the same family under other label names, each with a `generation` of its own and no `more`."""

@@ -58,6 +58,8 @@ class Instrument(Protocol):
 
     version: ClassVar[int]
     """Raised when the state of the same declaration comes to mean something else."""
+    keyed: ClassVar[bool] = False
+    """It keeps state by key, so that all events of a key must be in one partition. May be left out."""
     table: Table
 
     def __init__(self, declared: Declared) -> None: ...

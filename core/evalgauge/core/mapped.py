@@ -127,10 +127,8 @@ class MappedShape:
             if events:
                 yield self._readers[rule.constant], events, lines
             return
-        columns = [self._paths[path].column(events) for path in rule.paths]
         rows: dict[str, list[int]] = {name: [] for name in self._readers}
-        for row, values in enumerate(zip(*columns, strict=True)):
-            text = None if None in values else rule.separator.join(map(text_of, values))
+        for row, text in enumerate(self._type_texts(events)):
             type_ = text if rule.table is None else rule.table.get(text or "")
             if type_ in rows:
                 rows[type_].append(row)
@@ -139,6 +137,15 @@ class MappedShape:
         for type_, found in rows.items():
             if found:
                 yield self._readers[type_], [events[row] for row in found], lines[found]
+
+    def _type_texts(self, events: list[Any]) -> Iterable[str | None]:
+        """Of each event what tells its type; None where something of it is missing."""
+        first, *others = (self._paths[path].column(events) for path in self._mapping.type.paths)
+        if not others:
+            return (None if value is None else text_of(value) for value in first)
+        separator = self._mapping.type.separator
+        rows = zip(first, *others, strict=True)
+        return (None if None in row else separator.join(map(text_of, row)) for row in rows)
 
     def explain(self, line: bytes) -> BadEvent | None:
         """Why a line is refused: first what the mapping cannot read, then what the schema does not allow."""

@@ -242,10 +242,7 @@ class Pipeline:
             return True
         while pool is not None and pool.waits_for(name):
             self._absorb(wait=_POLL)
-        if chunk.adopt is not None:
-            self.engine.adopt(chunk.partition, chunk.adopt)
-        if chunk.release is not None:
-            self._leaving.append(chunk)
+        self._heed(chunk)
         before = self.engine.uncommitted
         if self._config.inputs[name].unknown_types != "ignore":
             chunk = coalesced([chunk, *self._intake.more(item, LIMIT_BYTES)])
@@ -253,6 +250,15 @@ class Pipeline:
         self._metrics.observe("evalgauge_batch_events", self.engine.uncommitted - before, (name,))
         self._metrics.observe("evalgauge_batch_duration_seconds", time.perf_counter() - started, (name,))
         return True
+
+    def _heed(self, chunk: Chunk) -> None:
+        """Follow what a chunk says of its partition."""
+        if chunk.adopt is not None:
+            self.engine.adopt(chunk.partition, chunk.adopt)
+        if chunk.departed is not None:
+            self.engine.show_departed(chunk.partition, chunk.departed)
+        if chunk.release is not None:
+            self._leaving.append(chunk)
 
     def _absorb(self, wait: float) -> bool:
         assert self._pool is not None  # noqa: S101 - for the type checker, and against a fault of the caller

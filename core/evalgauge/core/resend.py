@@ -116,9 +116,7 @@ class _Judge:
         """Whether it would be; why not goes into the outcome."""
         why = _hindrance(letter)
         if not why and letter.input not in self._reducers:
-            why = (
-                f"the configuration has no input `{letter.input}`, by whose mapping and rules it would be read"
-            )
+            why = f"the configuration has no input `{letter.input}`, by whose mapping and rules it would be read"
         if why:
             outcome.impossible.append((letter.number, why))
             return False

@@ -43,7 +43,11 @@ class FamilyCollector(Collector):
         fresh_after = time.time() - self._zero_first if self._zero_first > 0 else math.inf
         for family in self._families():
             metric = _metric(family)
-            metric.samples = list(_samples(family, created=self._created, fresh_after=fresh_after))
+            metric.samples = [
+                sample
+                for part in (family, *family.more)
+                for sample in _samples(part, created=self._created, fresh_after=fresh_after)
+            ]
             yield metric
 
     def _families(self) -> Sequence[Family]:

@@ -120,7 +120,8 @@ class Renderer:
     def __init__(self, *, created: bool = True, zero_first: float = 0.0) -> None:
         self._created = created
         self._zero_first = zero_first
-        self._labels: dict[str, _Labels] = {}
+        self._labels: dict[tuple[str, int], _Labels] = {}
+        """By family, and place among its parts."""
         self._growing = threading.Lock()
 
     def blocks(
@@ -131,16 +132,18 @@ class Renderer:
         fresh_after = now - self._zero_first if self._zero_first > 0 else math.inf
         for family in families:
             yield _metadata(family, openmetrics=openmetrics).encode("latin-1")
-            yield from self._rows(family, openmetrics=openmetrics, fresh_after=fresh_after)
+            for place, part in enumerate((family, *family.more)):
+                yield from self._rows(part, place, openmetrics=openmetrics, fresh_after=fresh_after)
             yield b"\n"
         if openmetrics:
             yield b"# EOF\n"
         with self._growing:
-            for gone in self._labels.keys() - {family.name for family in families}:
+            shown = {(family.name, place) for family in families for place in range(1 + len(family.more))}
+            for gone in self._labels.keys() - shown:
                 del self._labels[gone]
 
-    def _rows(self, family: Family, *, openmetrics: bool, fresh_after: float) -> Iterator[bytes]:
-        labels = self._labels_of(family)
+    def _rows(self, family: Family, place: int, *, openmetrics: bool, fresh_after: float) -> Iterator[bytes]:
+        labels = self._labels_of(family, place)
         found = lines(
             family,
             created=openmetrics and self._created,
@@ -166,11 +169,11 @@ class Renderer:
                 parts[at] += text
             yield "".join(parts).encode("latin-1")
 
-    def _labels_of(self, family: Family) -> _Labels:
+    def _labels_of(self, family: Family, place: int) -> _Labels:
         with self._growing:
-            labels = self._labels.get(family.name)
+            labels = self._labels.get((family.name, place))
             if labels is None or not labels.fits(family):
-                labels = self._labels[family.name] = _Labels(family.generation, family.label_names)
+                labels = self._labels[family.name, place] = _Labels(family.generation, family.label_names)
             labels.extend(family)
             return labels
 

@@ -17,6 +17,7 @@ from evalgauge.core.config import Config, read_layers, validated
 from evalgauge.core.document import in_order
 from evalgauge.core.errors import ConfigError, DocumentError, EvalgaugeError, Problem
 from evalgauge.core.export import ExporterContext, StatusReport
+from evalgauge.core.keyed import check_keys
 from evalgauge.core.mapping_check import load_mapping
 from evalgauge.core.pack.loader import LoadedPack, load, load_packs, within_reach
 from evalgauge.core.pack.names import OWN_PACK
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from evalgauge.core.layers import Layered
+    from evalgauge.core.pack.model import Pack
 
 
 @click.command(
@@ -59,6 +61,7 @@ def command(config_path: Path | None, pack_names: tuple[str, ...], mapping: str 
             _mappings(config, names, faults)
     if config is not None:
         _parts(config, faults)
+        faults.of(partial(_store, config, [one.pack for one in loaded]))
     faults.end()
     for line in _report(config, loaded, mapping):
         click.echo(line)
@@ -123,7 +126,6 @@ def _parts(config: Config, faults: _Faults) -> None:
     for name, one in config.inputs.items():
         context = InputContext(name, {}, _NoSink(), threading.Event(), InputStatus())
         faults.of(partial(plugins.load(plugins.COLLECTORS, one.type), one, context))
-    faults.of(partial(kept_store, config))
     outside = ExporterContext(
         snapshot=list,
         request_commit=lambda: None,
@@ -145,6 +147,17 @@ def _parts(config: Config, faults: _Faults) -> None:
                 faults.others.append(
                     f"{owner} and {kind} `{name}` both listen on {listen}: give one another port"
                 )
+
+
+def _store(config: Config, packs: list[Pack]) -> None:
+    """See that an input which keeps the state can: alone, and with the keys that the packs need."""
+    store = kept_store(config)
+    if store is None:
+        return
+    by_partition = store.by_partition
+    store.close()
+    if by_partition:
+        check_keys(config, packs, plugins.load_all(plugins.INSTRUMENTS))
 
 
 class _NoSink:

@@ -238,7 +238,9 @@ def replay(  # noqa: PLR0913
             outcome = replay_back(load_config(config_path), kept, wanted)
         _tell_sent(outcome, kept.readers)
     else:
-        outcome = _counted(wanted, options.state_folder(state, config_path), config_path, url, token_file, ca_file)
+        outcome = _counted(
+            wanted, options.state_folder(state, config_path), config_path, url, token_file, ca_file
+        )
     if outcome.refused or outcome.impossible:
         sys.exit(1)
 

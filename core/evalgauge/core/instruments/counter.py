@@ -61,6 +61,7 @@ class Counter:
     """Events counted, or an exact sum. Scope: replica. Exposed as `<name>_total`."""
 
     version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = False
 
     def __init__(self, declared: Declared) -> None:
         assert isinstance(declared.spec, CounterSpec)  # noqa: S101 - the entry point's name says so

@@ -112,6 +112,7 @@ class Gauge:
     """A set value (scope: partition) or a net count of ups and downs (scope: replica). Exposed as `<name>`."""
 
     version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = False
 
     def __init__(self, declared: Declared) -> None:
         assert isinstance(declared.spec, GaugeSpec)  # noqa: S101 - the entry point's name says so

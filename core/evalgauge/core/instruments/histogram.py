@@ -74,6 +74,7 @@ class Histogram:
     """
 
     version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = False
 
     def __init__(self, declared: Declared) -> None:
         assert isinstance(declared.spec, HistogramSpec)  # noqa: S101 - the entry point's name says so
