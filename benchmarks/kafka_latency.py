@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import workload
 from benchmarks.kafka import Ours
-from benchmarks.kafka_topic import PARTITIONS, record, topic
+from benchmarks.kafka_topic import PARTITIONS, empty, record, topic
 from benchmarks.measure import Row, percentile, process_of
 from confluent_kafka import Producer
 from tests.parts.part import Missing, answers, free_port, until
@@ -63,10 +63,10 @@ def _row(title: str, rate: int, reached: float, times: list[float]) -> Row:
 def _measured(ours: Ours, events: Topic, rate: int, seconds: float) -> tuple[float, list[float]]:
     """Events a second that the producer came to, and seconds of each probe."""
     context = multiprocessing.get_context("spawn")
+    events = empty(events)  # what was sent before would have to be read first
     port = free_port()
     config = ours.config(events, f"bench-{uuid.uuid4().hex[:8]}", "replica-0")
     config["exporters"] = {"out": {"type": "prometheus", "listen": f"127.0.0.1:{port}"}}
-    config["inputs"]["bench"]["start"] = "latest"
     with (
         _child(context, _serve, config),
         contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as scraped,
@@ -133,6 +133,9 @@ def _produce(connection: Connection, events: Topic, rate: int, seconds: float) -
     values = cycle([record(event) for event in workload.events(20_000)])
     probe = next(workload.events(1))
     sent: dict[int, float] = {}
+    for partition in range(PARTITIONS):
+        producer.produce(events.name, next(values), partition=partition)
+    producer.flush(60)  # it has found its brokers by now
     count = 0
     started = time.monotonic()
     while (passed := time.monotonic() - started) < seconds:
@@ -145,5 +148,6 @@ def _produce(connection: Connection, events: Topic, rate: int, seconds: float) -
             sent[number] = time.monotonic()
             producer.produce(events.name, record(probe), partition=number % PARTITIONS)
         producer.poll(_PACE)
+    reached = count / (time.monotonic() - started)
     producer.flush(60)
-    connection.send((count / (time.monotonic() - started), sent))
+    connection.send((reached, sent))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +44,14 @@ def topic(count: int) -> Iterator[Topic]:
         _create(made)
         _fill(made)
         yield made
+
+
+def empty(beside: Topic) -> Topic:
+    """A new topic on the same broker."""
+    made = Topic(beside.bootstrap, f"bench-{uuid.uuid4().hex[:8]}", 0)
+    _create(made)
+    until(lambda: _records(made) == 0, "the new topic")
+    return made
 
 
 def record(event: dict[str, Any]) -> bytes:

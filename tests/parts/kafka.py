@@ -296,7 +296,9 @@ class KafkaCluster:
 
 def new_cluster_id() -> str:
     """Return a random cluster id, as the storage tool wants it."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # The tool would take one that begins with a hyphen for an option.
+    return text.replace("-", "e", 1) if text.startswith("-") else text
 
 
 def _escaped(value: str) -> str:
