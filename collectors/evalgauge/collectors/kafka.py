@@ -170,7 +170,7 @@ class KafkaCollector:
         if not self._room(client):
             self._take(client.poll(_PAUSED_POLL))
             return
-        wanted = self._handover.wait_empty(0)
+        wanted = self._handover.wait_empty(0) and self._context.engine_idle()
         timeout = _POLL if not self._pending else 0 if wanted else _BUSY_POLL
         polled = client.poll(timeout)
         self._take(polled)
@@ -226,6 +226,7 @@ class KafkaCollector:
             self._pending.discard(partition)
             if reader is not None:
                 self._places[str(partition)] = reader.place
+            self._context.status.positions.pop(str(partition), None)
             self._context.status.lag_events.pop(str(partition), None)
             self._context.status.lag_seconds.pop(str(partition), None)
 
@@ -256,16 +257,7 @@ class KafkaCollector:
             self._given_up.discard(partition)
             share.let_go(partition)
 
-        self._handover.put(
-            Chunk(
-                str(partition),
-                b"",
-                str,
-                None if reader is None else reader.place.position(),
-                arrival=time.time(),
-                release=done,
-            )
-        )
+        self._handover.put(Chunk(str(partition), b"", str, arrival=time.time(), release=done))
 
     # -- what the cluster has -----------------------------------------------------------------------------
 

@@ -135,11 +135,12 @@ class PartitionReader:
         parts, self._parts = self._parts, []
         self.size = self._records = 0
         held = [part.data for part in parts if part.data]
-        body = held[0] if len(held) == 1 else b"\n".join(held)
+        # A newline after the last event too, so that bytes do not depend on how the stream is cut.
+        body = b"\n".join([*held, b""]) if held else b""
         base = self.place.bytes
         self.place = self.place._replace(
             offset=parts[-1].offsets[-1] + 1,
-            bytes=base + len(body) + bool(body),
+            bytes=base + len(body),
             leader_epoch=self._epoch,
         )
         self.read_to = self._newest or self.read_to

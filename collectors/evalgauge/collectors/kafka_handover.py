@@ -37,7 +37,7 @@ class Handover:
         """Hand over, or queue behind what waits. Raises `Stopped` once the engine takes no more."""
         with self._changed:
             self._check()
-            if self._queue:
+            if self._queue and chunk.release is None:
                 self._add(chunk)
                 return
         if not self._sink.offer(chunk):

@@ -189,6 +189,8 @@ class KafkaStore:
             try:
                 found = what()
             except Unavailable as error:
+                # What it is connected to may be what is gone.
+                self._disconnect()
                 if str(error) != told:
                     _log.warning("input %s: waiting for %s: %s", self._name, self._waits_for, error)
                 told = str(error)
@@ -416,6 +418,9 @@ class KafkaStore:
         """Let go of connections and threads."""
         self._stopped.set()
         self._leave()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         for one in (self._reader, self._cluster):
             if one is not None:
                 one.close()

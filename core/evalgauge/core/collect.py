@@ -98,8 +98,11 @@ class Chunk:
     adopt: PartitionPages | None = None
     """The first chunk of a partition that has become ours: its state."""
     release: Callable[[], None] | None = None
-    """The last chunk of a partition that goes to somebody else: called from the engine's thread after the commit that
-    holds it, once the partition's state is let go."""
+    """The partition goes to somebody else: called from the engine's thread after a commit, once its state is let go.
+
+    Such a chunk overtakes all that waits: what waits of the partition is not wanted any more, whoever has it next
+    reads it from the committed position.
+    """
     departed: Mapping[str, Departed] | None = None
     """By name, every replica whose totals are to be shown, frozen, from now on and as long as the partition is ours."""
 
@@ -158,6 +161,8 @@ class InputContext:
     """Longer events are refused: of a longer line no more than one byte beyond this need be handed over."""
     max_chunk_bytes: int = 8 << 20
     """Upper bound of a chunk's body; a larger one costs memory and latency without gain."""
+    engine_idle: Callable[[], bool] = lambda: True
+    """Whether nothing waits for the engine. While something does, an input that can had better let chunks grow."""
     store: Store | None = None
     """Where the process keeps its state, for an input that keeps it (`StateKeeper`); None where nothing is to run."""
 

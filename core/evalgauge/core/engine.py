@@ -160,6 +160,10 @@ class Engine:
         self.dirty = bool(self._dropped)
         return restored.positions
 
+    def has(self, partition: str) -> bool:
+        """Whether events of this partition are ours to count."""
+        return self._partitions.has(partition)
+
     def adopt(self, partition: str, pages: PartitionPages) -> None:
         """A partition is ours from now on, with the state it comes with. Raises `StateError`."""
         state = self._partitions.restored(partition, pages)

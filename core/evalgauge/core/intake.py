@@ -39,7 +39,7 @@ class Intake:
         size = _size(chunk)
         with self._changed:
             started = None
-            while not self._closed and self.used and self.used + size > self.limit:
+            while chunk.release is None and not self._closed and self.used and self.used + size > self.limit:
                 started = started or time.monotonic()
                 self._changed.wait(1.0)
             if started is not None:
@@ -50,7 +50,7 @@ class Intake:
         """Add a chunk if there is room. Raises `Stopped`."""
         size = _size(chunk)
         with self._changed:
-            if not self._closed and self.used and self.used + size > self.limit:
+            if chunk.release is None and not self._closed and self.used and self.used + size > self.limit:
                 return False
             self._add(name, chunk, size)
             return True
@@ -58,7 +58,10 @@ class Intake:
     def _add(self, name: str, chunk: Chunk, size: int) -> None:
         if self._closed:
             raise Stopped
-        self._items.append(Item(name, chunk, size))
+        if chunk.release is None:
+            self._items.append(Item(name, chunk, size))
+        else:
+            self._items.appendleft(Item(name, chunk, size))
         self.used += size
         self._changed.notify_all()
 

@@ -58,6 +58,10 @@ class Partitions:
         """The state a partition's events change."""
         return self._held[partition if self.moving else ""]
 
+    def has(self, partition: str) -> bool:
+        """Whether it is ours."""
+        return not self.moving or partition in self._held
+
     def items(self) -> Iterator[tuple[str, PartitionState]]:
         """Every partition's."""
         yield from self._held.items()

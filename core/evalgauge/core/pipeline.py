@@ -41,6 +41,8 @@ _RETRY = 1.0
 _UPKEEP = 1.0
 """Seconds between two looks at what is only worth a look now and then: queue, sizes, lag."""
 _POLL = 0.2
+_LAST_COMMIT = 3.0
+"""Seconds of the time to end that are kept for the last chunk and the last commit."""
 _ABANDON = 10.0
 """Seconds that an input may take to end when what it brings is not wanted any more."""
 
@@ -119,6 +121,8 @@ class Pipeline:
         self._intake = Intake(config.engine.queue_size)
         self._commit_wanted = False
         self._stop = threading.Event()
+        self._drain_until = 0.0
+        """Once stopped, so long what is queued is worked off, if it can be read again."""
         self._pool: WorkerPool | None = None
         self._failing_since = 0.0
         self._retry_at = 0.0
@@ -154,6 +158,7 @@ class Pipeline:
                 threading.Event(),
                 InputStatus(),
                 max_event_bytes=config.engine.max_event_size,
+                engine_idle=lambda: not len(self._intake),
                 store=store,
             )
             collector: Collector = plugins.load(plugins.COLLECTORS, one.type)(one, context)
@@ -235,6 +240,8 @@ class Pipeline:
         if item is None:
             return self._absorb(wait=0.005) if pool else False
         name, chunk, size = item
+        if self._unwanted(chunk):
+            return True
         started = time.perf_counter()
         bulk = isinstance(chunk.body, FileRange) or size >= BULK_BYTES
         if pool is not None and bulk and not self.inputs[name].collector.pushes:
@@ -250,6 +257,13 @@ class Pipeline:
         self._metrics.observe("evalgauge_batch_events", self.engine.uncommitted - before, (name,))
         self._metrics.observe("evalgauge_batch_duration_seconds", time.perf_counter() - started, (name,))
         return True
+
+    def _unwanted(self, chunk: Chunk) -> bool:
+        """Whether its events are better read again: by whoever has its partition now, or after the next start."""
+        if chunk.acknowledge is not None or chunk.release is not None:
+            return False
+        late = self._stop.is_set() and time.monotonic() > self._drain_until
+        return late or (chunk.adopt is None and not self.engine.has(chunk.partition))
 
     def _heed(self, chunk: Chunk) -> None:
         """Follow what a chunk says of its partition."""
@@ -396,6 +410,7 @@ class Pipeline:
                     "input %s does not end in time; what it has not handed over is read or sent again",
                     one.name,
                 )
+        self._drain_until = deadline - _LAST_COMMIT
         self._intake.close()
         self._stop.set()
         self._intake.wake()

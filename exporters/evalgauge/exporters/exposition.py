@@ -84,7 +84,7 @@ class _Labels:
 
     def fits(self, family: Family) -> bool:
         """Whether the rows rendered so far are this family's, so that it only needs what is new."""
-        if (self.generation, self.names) != (family.generation, family.label_names):
+        if (self.generation, self.names) != (family.generation, family.label_names) or family.generation < 0:
             return False
         have = len(self.closed)
         # Numbers beside the wrong labels would be the worst of faults, and this look costs nothing.
