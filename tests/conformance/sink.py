@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.collect import Position
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 """Seconds after which something that should have happened did not."""
 
 
