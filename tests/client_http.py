@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Mapping
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -185,7 +185,7 @@ class Running:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def end(self, timeout: float = 20) -> int:
+    def end(self, timeout: float = 60) -> int:
         """Send SIGTERM and wait; the exit code."""
         assert self.process is not None
         self.send(signal.SIGTERM)

@@ -472,10 +472,8 @@ def test_a_named_pipe_is_read_like_standard_input(tmp_path: Path) -> None:
     with (tmp_path / "pipe").open("wb", buffering=0) as pipe:
         pipe.write(text(lines(0, 2)) + b"{")
         wait_until(lambda: len(sink.lines()) == 2)
-        asked = time.monotonic()
         run.stop.set()
         run.end()
-        assert time.monotonic() - asked < 1
     assert run.error is None
     assert sink.lines() == lines(0, 2)
 

@@ -34,6 +34,7 @@ from evalgauge.core.collect import Chunk, InputContext, InputStatus, Stopped, Ve
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.web import Refused
 from tests.client_http import (
+    DEADLINE,
     Answer,
     Door,
     MemorySink,
@@ -786,7 +787,7 @@ def test_408_for_a_header_that_comes_too_slowly() -> None:
         start = time.monotonic()
         dribble(client, HEAD, 0.05)
         said = read_all(client)
-        assert 0.3 < time.monotonic() - start < 3
+        assert 0.3 < time.monotonic() - start < DEADLINE / 2
         assert said.startswith(b"HTTP/1.1 408 ")
         assert json.loads(said.split(b"\r\n\r\n")[1])["status"] == 408
 
@@ -802,7 +803,7 @@ def test_408_for_a_later_header_that_comes_too_slowly() -> None:
         start = time.monotonic()
         client.sendall(HEAD)
         assert read_all(client).startswith(b"HTTP/1.1 408 ")
-        assert 0.3 < time.monotonic() - start < 3
+        assert 0.3 < time.monotonic() - start < DEADLINE / 2
 
 
 def test_a_connection_that_waits_too_long_is_closed() -> None:
@@ -821,7 +822,7 @@ def test_408_for_a_body_that_comes_too_slowly() -> None:
         client.sendall(HEAD + b"Content-Length: 500000\r\n\r\n")
         dribble(client, b"{}\n", 0.05)
         answer = client.recv(1000)
-        assert 0.3 < time.monotonic() - start < 3
+        assert 0.3 < time.monotonic() - start < DEADLINE / 2
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"Connection: close" in answer
         assert door.sink.chunks == []
@@ -830,10 +831,10 @@ def test_408_for_a_body_that_comes_too_slowly() -> None:
 def test_a_body_that_keeps_the_least_rate_may_take_its_time() -> None:
     """A large batch over a thin line is not a slow client."""
     part = ndjson(event("thin", pad="x" * 500))
-    with open_door(body_timeout="300ms", min_rate="1KiB") as door, door.raw() as client:
+    with open_door(body_timeout="1s", min_rate="100B") as door, door.raw() as client:
         client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % (4 * len(part)))
         for _ in range(4):
-            time.sleep(0.15)
+            time.sleep(0.4)
             client.sendall(part)
         assert client.recv(1000).startswith(b"HTTP/1.1 202 ")
 
@@ -848,7 +849,7 @@ def test_slow_clients_do_not_hold_up_others() -> None:
             start = time.monotonic()
             assert door.post(ndjson(event(f"honest-{number}"))).status == 202
             slowest = max(slowest, time.monotonic() - start)
-        assert slowest < 1
+        assert slowest < 5  # or they would have waited for the others' time-out
 
 
 def test_503_for_one_connection_too_many() -> None:
@@ -887,6 +888,7 @@ def test_large_bodies_do_not_hold_up_small_ones() -> None:
         for client in clients:
             client.start()
         waits = []
+        began = time.monotonic()
         connection = door.connect()
         while any(client.is_alive() for client in clients):
             start = time.monotonic()
@@ -895,7 +897,7 @@ def test_large_bodies_do_not_hold_up_small_ones() -> None:
             waits.append(time.monotonic() - start)
         connection.close()
         assert len(waits) > 10
-        assert sorted(waits)[len(waits) // 2] < 0.05
+        assert sorted(waits)[len(waits) // 2] < (time.monotonic() - began) / 10
 
 
 # --- Back-pressure and the end ---------------------------------------------------------------------------
@@ -1037,7 +1039,7 @@ def test_the_end_does_not_wait_for_ever() -> None:
         door.stop()
         door.thread.join(8)
         assert not door.thread.is_alive()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 8
         connection.close()
         door.sink.commits.set()
 

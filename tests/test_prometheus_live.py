@@ -33,7 +33,7 @@ from tests.oracle import PACKS
 from tests.parts.part import free_port, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.conftest import StartPrometheus
     from tests.parts.prometheus import Prometheus
@@ -43,6 +43,8 @@ SCRAPE_SECONDS, EVALUATE_SECONDS = 1.0, 0.7
 """Not multiples of one another, so that rules are evaluated at every place between two scrapes."""
 _SETTLED_MS = 200
 """A scrape so shortly before an evaluation may not have been in storage when the rule looked."""
+_LATE_MS = 3000
+"""Up to this late one may be stored where the machine is busy."""
 
 Labels = frozenset[tuple[str, str]]
 Points = list[tuple[int, float]]
@@ -268,9 +270,12 @@ def test_recording_rules_give_what_promql_documents_over_the_scraped_samples(
                 for when, value in points:
                     if any(when - _SETTLED_MS < scrape <= when for scrape in scrapes):
                         continue
-                    expected = _RULES[name](Window(raw, when))
+                    expected = [_RULES[name](one).get(labels) for one in _seen(raw, scrapes, when)]
                     # The extrapolation of Prometheus is float arithmetic in another order; hence not `==`.
-                    assert value == pytest.approx(expected[labels], rel=1e-9, abs=1e-12), (name, labels, when)
+                    assert any(
+                        one is not None and value == pytest.approx(one, rel=1e-9, abs=1e-12)
+                        for one in expected
+                    ), (name, labels, when, value, expected)
                     compared[name] += 1
         assert warnings_of(live.server) == []
         live.lives.end()
@@ -283,6 +288,20 @@ def test_recording_rules_give_what_promql_documents_over_the_scraped_samples(
         )
     assert set(compared) == set(recorded)
     assert min(compared.values()) >= 5
+
+
+def _seen(raw: Mapping[str, Raw], scrapes: Sequence[int], when: int) -> Iterator[Window]:
+    """What a rule may have seen: on a busy machine the newest scrape is not stored yet when it is evaluated."""
+    yield Window(raw, when)
+    newest = max((scrape for scrape in scrapes if scrape <= when), default=0)
+    if when - newest < _LATE_MS:
+        yield Window(
+            {
+                name: {labels: [one for one in points if one[0] < newest] for labels, points in found.items()}
+                for name, found in raw.items()
+            },
+            when,
+        )
 
 
 def _recorded(server: Prometheus, names: list[str]) -> bool:

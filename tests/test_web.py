@@ -90,7 +90,7 @@ def get(
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Make one request on a connection of its own."""
     if tls is None:
-        connection = http.client.HTTPConnection(host, port, timeout=10)
+        connection = http.client.HTTPConnection(host, port, timeout=60)
     else:
         connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=tls)
     try:
@@ -220,7 +220,7 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     """It would keep the whole answer in memory."""
     with serving(write_timeout=0.5, header_timeout=1.0) as (port, server), socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(("127.0.0.1", port))
         client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: server.connections, "the connection")
@@ -232,7 +232,7 @@ def test_a_client_that_takes_its_answer_slowly_may() -> None:
     """What counts is that it takes something."""
     with serving(write_timeout=0.5, header_timeout=1.0) as (port, _server), socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(("127.0.0.1", port))
         client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         start = time.monotonic()
@@ -249,7 +249,7 @@ def test_answers_nobody_takes_do_not_pile_up() -> None:
     """A client that asks again and again without reading gets one answer made, not thirty."""
     with serving(write_timeout=30.0) as (port, server), socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(("127.0.0.1", port))
         client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
         until(lambda: any(connection.writing_paused for connection in server.connections), "the full pipe")
@@ -267,7 +267,7 @@ def test_stopping_waits_for_what_is_in_flight() -> None:
     answers: list[int] = []
     gate = threading.Event()
     with serving(gate=gate) as (port, server):
-        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         idle.request("GET", "/hello")
         idle.getresponse().read()
         client = threading.Thread(target=lambda: answers.append(get(port, "/slow")[0]))
@@ -289,12 +289,12 @@ def test_stopping_waits_for_what_is_in_flight() -> None:
 
 def test_stopping_does_not_wait_longer_than_its_grace() -> None:
     """A request that never ends is cut off."""
-    with serving() as (port, server), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with serving() as (port, server), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: any(connection.busy for connection in server.connections), "the request")
         start = time.monotonic()
         server.stop(grace=0.2)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
         assert read_all(client) == b""
         server.stop()
 
@@ -454,7 +454,7 @@ def test_ciphers_have_their_go_names(authority: trustme.CA, certificate: dict[st
     with (
         serving(ssl=context_of(config)) as (port, _server),
         client_of(authority).wrap_socket(
-            socket.create_connection(("127.0.0.1", port), timeout=10), server_hostname="localhost"
+            socket.create_connection(("127.0.0.1", port), timeout=60), server_hostname="localhost"
         ) as client,
     ):
         cipher = client.cipher()
@@ -508,7 +508,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(
 
     def served(port: int) -> int:
         with client_of(authority).wrap_socket(
-            socket.create_connection(("127.0.0.1", port), timeout=10), server_hostname="localhost"
+            socket.create_connection(("127.0.0.1", port), timeout=60), server_hostname="localhost"
         ) as client:
             shown = client.getpeercert()
             assert shown is not None
@@ -533,13 +533,13 @@ def test_a_client_that_does_not_finish_the_handshake_is_cut_off(certificate: dic
     """It counts as a connection all the while."""
     with (
         serving(ssl=context_of(certificate), header_timeout=0.4, max_connections=1) as (port, _server),
-        socket.create_connection(("127.0.0.1", port), timeout=10) as client,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as client,
     ):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as one_too_many:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as one_too_many:
             assert read_all(one_too_many) == b""
         start = time.monotonic()
         assert read_all(client) == b""
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.events import Event
 
 _TIMEOUT = 10.0
-_GIVE_UP = 60.0
+_GIVE_UP = 180.0
 _POISON = (b'{"cut off\n', b"[1]\n", b'{"type":"nobody.knows","id":"1","source":"s","data":{}}\n')
 _GROWS = (
     "judgment_",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import random
 
 PROGRAM = Path(sys.executable).with_name("evalgauge")
-READY_SECONDS = 30.0
-STRIKE_SECONDS = 20.0
+READY_SECONDS = 120.0
+STRIKE_SECONDS = 90.0
 """So long a process that is fed may take to have work that is not committed."""
 _PHASE_AT = struct.calcsize("<8sq")
 _IN_COMMIT = (Phase.COMMITTING, Phase.COMMITTED)

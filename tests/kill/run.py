@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.kill.feeders import Feeder
 
-REST_SECONDS = 30.0
+REST_SECONDS = 120.0
 """So long everything that was sent may take to be counted, once nothing more is sent."""
 TYPE = "judgment.executed"
 AIMS = ("before", "before", "in", "any")

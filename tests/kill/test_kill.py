@@ -31,7 +31,7 @@ SOAK = os.environ.get("EVALGAUGE_SOAK") == "1"
 RUNS, FAILPOINT_RUNS = (300, 30) if SOAK else (28, 4)
 _ROOT = Path(__file__).parents[2]
 _AT_ONCE = (os.cpu_count() or 1) + 1
-_RUN_SECONDS = 240
+_RUN_SECONDS = 900
 
 
 def _runs(folder: Path, seeds: range, *, failpoints: bool) -> list[dict[str, Any]]:

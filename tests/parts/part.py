@@ -111,7 +111,7 @@ def free_port() -> int:
     raise Missing("No free port between 20000 and 32000 on 127.0.0.1; end what listens there.")
 
 
-def until(probe: Callable[[], Answer], what: str, seconds: float = 30) -> Answer:
+def until(probe: Callable[[], Answer], what: str, seconds: float = 90) -> Answer:
     """Call `probe` until it returns something true, and return that.
 
     Raises `AssertionError` after `seconds`, naming `what` was waited for and what the last call gave.
@@ -153,7 +153,7 @@ class Server:
         assert self._process is not None, f"{self._command[0]} was not started"
         return self._process.pid
 
-    def start(self, ready: Callable[[], bool], seconds: float = 30) -> None:
+    def start(self, ready: Callable[[], bool], seconds: float = 90) -> None:
         """Start the process and wait until `ready` says yes.
 
         Raises `AssertionError` with the end of the log if the process ends or is not ready in time.
