@@ -37,16 +37,29 @@ class Handover:
         """Hand over, or queue behind what waits. Raises `Stopped` once the engine takes no more."""
         with self._changed:
             self._check()
-            if self._queue and chunk.release is None:
+            if chunk.release is not None:
+                self._withdraw(chunk.partition)
+            elif self._queue:
                 self._add(chunk)
                 return
         if not self._sink.offer(chunk):
             with self._changed:
                 self._add(chunk)
 
+    def _withdraw(self, partition: str) -> None:
+        """Forget what waits of a partition; what the thread is handing over is waited for."""
+        first = list(self._queue)[:1]
+        kept = first + [one for one in list(self._queue)[1:] if one.partition != partition]
+        self._size -= sum(map(_size, self._queue)) - sum(map(_size, kept))
+        self._queue = deque(kept)
+        self._changed.wait_for(
+            lambda: self._stopped or not self._queue or self._queue[0].partition != partition
+        )
+        self._check()
+
     def _add(self, chunk: Chunk) -> None:
         self._queue.append(chunk)
-        self._size += len(chunk.body) if isinstance(chunk.body, bytes) else 0
+        self._size += _size(chunk)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"{self._name}-handover", daemon=True)
             self._thread.start()
@@ -94,5 +107,9 @@ class Handover:
                 return
             with self._changed:
                 self._queue.popleft()
-                self._size -= len(chunk.body) if isinstance(chunk.body, bytes) else 0
+                self._size -= _size(chunk)
                 self._changed.notify_all()
+
+
+def _size(chunk: Chunk) -> int:
+    return len(chunk.body) if isinstance(chunk.body, bytes) else 0

@@ -61,7 +61,10 @@ class Intake:
         if chunk.release is None:
             self._items.append(Item(name, chunk, size))
         else:
-            self._items.appendleft(Item(name, chunk, size))
+            # What waits of the partition would come after its end.
+            kept = [one for one in self._items if (one.input, one.chunk.partition) != (name, chunk.partition)]
+            self.used -= sum(one.size for one in self._items) - sum(one.size for one in kept)
+            self._items = deque([Item(name, chunk, size), *kept])
         self.used += size
         self._changed.notify_all()
 

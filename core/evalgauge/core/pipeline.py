@@ -241,6 +241,8 @@ class Pipeline:
             return self._absorb(wait=0.005) if pool else False
         name, chunk, size = item
         if self._unwanted(chunk):
+            if chunk.release is not None:
+                self._leaving.append(chunk)  # it goes before it came
             return True
         started = time.perf_counter()
         bulk = isinstance(chunk.body, FileRange) or size >= BULK_BYTES
@@ -260,9 +262,9 @@ class Pipeline:
 
     def _unwanted(self, chunk: Chunk) -> bool:
         """Whether its events are better read again: by whoever has its partition now, or after the next start."""
-        if chunk.acknowledge is not None or chunk.release is not None:
+        if chunk.acknowledge is not None:
             return False
-        late = self._stop.is_set() and time.monotonic() > self._drain_until
+        late = chunk.release is None and self._stop.is_set() and time.monotonic() > self._drain_until
         return late or (chunk.adopt is None and not self.engine.has(chunk.partition))
 
     def _heed(self, chunk: Chunk) -> None:
