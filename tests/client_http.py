@@ -8,7 +8,6 @@ import json
 import queue
 import socket
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,20 +15,13 @@ from typing import TYPE_CHECKING, Any
 from evalgauge.collectors.http import HttpCollector, HttpConfig
 from evalgauge.core.collect import Chunk, EventVerdict, InputContext, InputStatus, Verdict
 from evalgauge.core.event import Reason
+from tests.parts.part import until
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 DEADLINE = 60.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until `condition` holds; fail with `what` after a deadline."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"never came: {what}"
-        time.sleep(0.005)
 
 
 def event(id_: str, **attributes: object) -> dict[str, object]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import socket
 import ssl
 import sys
 import threading
@@ -42,12 +43,11 @@ from tests.client_http import (
     ndjson,
     open_door,
     read_all,
-    until,
     zipped,
 )
+from tests.parts.part import until
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -864,10 +864,10 @@ def test_503_for_one_connection_too_many() -> None:
             assert answer.headers["Retry-After"]
             with door.raw() as slow:  # whoever has not sent all yet gets the answer too, and no reset
                 slow.sendall(HEAD + b"Content-Length: 20\r\n\r\n")
-                for _ in range(4):
-                    time.sleep(0.05)
-                    slow.sendall(b"12345")
-                assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
+                assert slow.recv(1, socket.MSG_PEEK)
+                for _ in range(2):
+                    slow.sendall(b"1234567890")
+                assert read_all(slow).startswith(b"HTTP/1.1 503 ")
             first.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
             assert first.recv(1000).startswith(b"HTTP/1.1 202 ")
         until(lambda: door.post(ndjson(event("room"))).status == 202, "room for another connection")
@@ -1035,11 +1035,9 @@ def test_the_end_does_not_wait_for_ever() -> None:
             "POST", "/v1/events", ndjson(event("never")), {"Content-Type": "application/jsonl"}
         )
         until(lambda: door.sink.chunks, "the chunk")
-        start = time.monotonic()
         door.stop()
         door.thread.join(8)
         assert not door.thread.is_alive()
-        assert time.monotonic() - start < 8
         connection.close()
         door.sink.commits.set()
 

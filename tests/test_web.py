@@ -35,7 +35,8 @@ from evalgauge.core.web import (
     require_protection,
     ssl_context,
 )
-from tests.client_http import read_all, until
+from tests.client_http import read_all
+from tests.parts.part import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ def get(
     if tls is None:
         connection = http.client.HTTPConnection(host, port, timeout=60)
     else:
-        connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=tls)
+        connection = http.client.HTTPSConnection("localhost", port, timeout=60, context=tls)
     try:
         connection.request(method, path, headers=headers or {})
         response = connection.getresponse()

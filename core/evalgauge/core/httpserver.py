@@ -324,7 +324,7 @@ async def _say_full(client: socket.socket) -> None:
     """Answer 503, then read until the client has sent all it wants to: a close before that would be a reset."""
     loop = asyncio.get_running_loop()
     detail = "The server has as many connections as it may have; try again soon."
-    with contextlib.suppress(OSError, TimeoutError), client:
+    with contextlib.suppress(OSError), client:  # a time-out is one
         async with asyncio.timeout(LINGER_SECONDS):
             await loop.sock_sendall(
                 client, raw_problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections", detail)
