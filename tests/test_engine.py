@@ -662,7 +662,10 @@ def test_what_a_reducer_remembers_is_bounded(tmp_path: Path) -> None:
         reducer = bench.engine._reducers["in"]
         assert max(len(encoder) for encoder in reducer._encoders.values()) < 50
         assert reducer._generation > 2
-        assert max(len(local._announced) for slots in bench.engine._slots.values() for local in slots.of("")) <= 2 * 81
+        assert (
+            max(len(local._announced) for slots in bench.engine._slots.values() for local in slots.of(""))
+            <= 2 * 81
+        )
         assert sum(bench.engine.instruments[0].table.column("count").tolist()) == 20 * 81
 
 

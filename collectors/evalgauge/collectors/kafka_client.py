@@ -205,6 +205,15 @@ def _next_power(size: int) -> int:
     return 1 << size.bit_length()
 
 
+class Standing(NamedTuple):
+    """As what the group knows us."""
+
+    member_id: str
+    """Of this membership: after an expulsion the group gives another."""
+    metadata: Any
+    """The library's own, with the generation."""
+
+
 class Ownership(Protocol):
     """Is told which partitions are ours; called within `Member.poll`, in its thread.
 
@@ -231,7 +240,7 @@ class Member(Protocol):
         Raises `Fenced` when another process has joined under our name, then and ever after.
         """
 
-    def metadata(self) -> Any:
+    def metadata(self) -> Standing:
         """What the group knows us by now, for `Transactions`. From any thread, while `revoked` waits too.
 
         Raises `Fenced` while we are no member: a transaction without a generation would fence nothing. Every rebalance
@@ -283,11 +292,13 @@ class Transactions(Protocol):
     it still has under way is refused: once a new producer has begun, the old one's outcome is settled.
     """
 
-    def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
+    def write(
+        self, records: Iterable[Record], offsets: Mapping[Partition, Committed], standing: Standing
+    ) -> None:
         """One transaction, durable when it returns; at least one offset. Starts clean after any earlier failure.
 
         Takes at most the longer of `transaction_timeout` and 10 s, and as much again where it must make a producer.
-        Raises `Fenced` where the group has refused `metadata`: then nothing was committed. Raises `Unavailable` where
+        Raises `Fenced` where the group has refused `standing`: then nothing was committed. Raises `Unavailable` where
         brokers fail or do not answer: then it is unknown whether it was committed, and the same may be written again.
         Raises `EvalgaugeError` for a record that the topic does not take: nothing was committed.
         """

@@ -15,6 +15,7 @@ from evalgauge.collectors.kafka_client import (
     Committed,
     GroupTopics,
     Partition,
+    Standing,
     Unavailable,
     no_member,
     taken_over,
@@ -55,7 +56,7 @@ class FastMember:
         self._heard = ""
         """The last that librdkafka complained of."""
         self._closing = self._fenced = False
-        self._metadata: bytes | None = None
+        self._metadata: Standing | None = None
         self._raised: BaseException | None = None
         self._topics: set[str] = set()
         self._looked = -config.refresh
@@ -139,7 +140,8 @@ class FastMember:
     def _renew(self) -> None:
         """Keep what the group knows us by now; nothing while it does not."""
         found: Any = self._consumer.consumer_group_metadata()
-        self._metadata = found if _is_member(found) and not self._fenced else None
+        member_id = _member_id(found)
+        self._metadata = Standing(member_id, found) if member_id and not self._fenced else None
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._tell(self._ownership.assigned, partitions)
@@ -172,7 +174,7 @@ class FastMember:
         except BaseException as error:  # noqa: BLE001 - `poll` raises it, once the group has its answer
             self._raised = error
 
-    def metadata(self) -> Any:
+    def metadata(self) -> Standing:
         """What the group knew us by when it last changed."""
         found = self._metadata
         if self._fenced:
@@ -222,10 +224,10 @@ class FastMember:
         self._consumer.close()
 
 
-def _is_member(metadata: bytes) -> bool:
-    """Whether there is a generation, and a member id: the brokers would take positions without, from anybody."""
+def _member_id(metadata: bytes) -> str:
+    """Empty where there is none, or no generation: the brokers would take positions without, from anybody."""
     if not metadata.startswith(_METADATA):
         raise RuntimeError(f"librdkafka writes the metadata of a group in an unknown way: {metadata[:16]!r}")
     [generation] = _GENERATION.unpack_from(metadata, len(_METADATA))
     _, member, _ = metadata[len(_METADATA) + _GENERATION.size :].split(b"\0", 2)
-    return generation >= 0 and member != b""
+    return member.decode() if generation >= 0 else ""

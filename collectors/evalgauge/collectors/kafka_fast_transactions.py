@@ -17,7 +17,7 @@ from evalgauge.collectors.kafka_orphans import transactional_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from evalgauge.collectors.kafka_client import Committed, Record
+    from evalgauge.collectors.kafka_client import Committed, Record, Standing
     from evalgauge.collectors.kafka_config import KafkaGroup
 
 _PATIENCE = 10.0
@@ -60,13 +60,15 @@ class FastTransactions:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._heard = error.str()
 
-    def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
+    def write(
+        self, records: Iterable[Record], offsets: Mapping[Partition, Committed], standing: Standing
+    ) -> None:
         """One transaction."""
         if not offsets:
             raise ValueError("a transaction without an offset fences nobody")
         producer = self._producer = self._producer or self._connected()
         try:
-            self._transact(producer, records, offsets, metadata)
+            self._transact(producer, records, offsets, standing.metadata)
         except KafkaException as error:
             if error.args[0].code() in _STALE:
                 try:

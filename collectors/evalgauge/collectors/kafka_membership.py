@@ -9,7 +9,7 @@ import itertools
 import logging
 import threading
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from evalgauge.collectors.kafka_client import Fenced, Unavailable
 from evalgauge.core.errors import EvalgaugeError, FencedError, StoreUnavailableError
@@ -17,7 +17,7 @@ from evalgauge.core.errors import EvalgaugeError, FencedError, StoreUnavailableE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from evalgauge.collectors.kafka_client import Committed, Member, Ownership, Partition
+    from evalgauge.collectors.kafka_client import Committed, Member, Ownership, Partition, Standing
     from evalgauge.collectors.kafka_orphans import Orphans
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,9 @@ class _Stage(Enum):
     """The input is to let it go."""
 
 
+_BEGUN = {_Stage.READ, _Stage.LEAVING}
+
+
 class Known(NamedTuple):
     """A partition that is ours and waits for the input to begin."""
 
@@ -49,10 +52,12 @@ class Known(NamedTuple):
 
 
 class _Held:
-    __slots__ = ("committed", "stage", "term")
+    __slots__ = ("committed", "member_id", "stage", "term")
 
-    def __init__(self, term: int) -> None:
+    def __init__(self, term: int, member_id: str) -> None:
         self.term = term
+        self.member_id = member_id
+        """As which member it was given to us; as another we may commit nothing that was read of it."""
         self.stage = _Stage.ASKED
         self.committed: Committed | None = None
 
@@ -143,7 +148,7 @@ class Membership:
 
     # -- for the store ------------------------------------------------------------------------------------
 
-    def metadata(self, partitions: Iterable[Partition]) -> Any:
+    def standing(self, partitions: Iterable[Partition]) -> Standing:
         """What fences a transaction that commits positions of these.
 
         Raises `FencedError` where one of them is not ours any more, whoever has it now, or not ours again.
@@ -152,18 +157,19 @@ class Membership:
         if member is None:
             raise StoreUnavailableError("the group has not been joined yet")
         try:
-            metadata = member.metadata()
+            standing = member.metadata()
         except Fenced as error:
             # It may be on its way back into the group: `lost` tells, in its thread, what that means for us.
             self.check()
             raise StoreUnavailableError(f"the group does not know us at the moment: {error}") from error
-        # Only now: were they lost before, the metadata could be of a later generation, and would fence nothing.
+        # Only now: were they lost before, this could be of a later generation, and would fence nothing.
         self.check()
         with self._changed:
             for one in partitions:
-                if one not in self._held or self._held[one].stage not in {_Stage.READ, _Stage.LEAVING}:
+                held = self._held.get(one)
+                if held is None or held.stage not in _BEGUN or held.member_id != standing.member_id:
                     raise FencedError(f"input {self._name}: partition {one} is not ours")
-        return metadata
+        return standing
 
     def reads(self, partition: Partition) -> bool:
         """Whether it is ours, and the input reads it."""
@@ -183,12 +189,27 @@ class Membership:
         """These are ours from now on."""
         if partitions:
             _log.info("input %s: now ours: %s", self._name, _listed(partitions))
+        member_id = self._member_id()
+        # librdkafka may give a member that was expelled while it was stopped the same ones again, and say no more.
+        self.lost([one for one in partitions if one in self._held])
         with self._changed:
             for partition in partitions:
-                self._held[partition] = _Held(next(self._terms))
+                self._held[partition] = _Held(next(self._terms), member_id)
+
+    def _member_id(self) -> str:
+        """Empty while the group does not know us: then nothing can be committed either."""
+        try:
+            return "" if self._member is None else self._member.metadata().member_id
+        except Fenced:
+            return ""
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Wait until the input has let go of these."""
+        # librdkafka tells a member this too that was expelled while it was stopped, once it has joined anew.
+        member_id = self._member_id()
+        foreign = [one for one in partitions if one in self._held and self._held[one].member_id != member_id]
+        self.lost(foreign)
+        partitions = [one for one in partitions if one not in foreign]
         if partitions:
             _log.info("input %s: to be given up: %s", self._name, _listed(partitions))
         with self._changed:
@@ -212,11 +233,7 @@ class Membership:
     def lost(self, partitions: Sequence[Partition]) -> None:
         """These may be somebody else's already."""
         with self._changed:
-            begun = [
-                one
-                for one in partitions
-                if one in self._held and self._held[one].stage in {_Stage.READ, _Stage.LEAVING}
-            ]
+            begun = [one for one in partitions if one in self._held and self._held[one].stage in _BEGUN]
             for partition in partitions:
                 self._held.pop(partition, None)
         if begun:

@@ -11,6 +11,7 @@ from evalgauge.collectors.kafka_client import (
     Committed,
     GroupTopics,
     Partition,
+    Standing,
     Unavailable,
     no_member,
     taken_over,
@@ -208,14 +209,14 @@ class PureMember:
             await done()
             self._owned = self._owned | set(told) if new else self._owned - set(told)
 
-    def metadata(self) -> Any:
+    def metadata(self) -> Standing:
         """What the group knows us by."""
         found = self._coordinator.group_metadata()
         if self._coordinator.fenced:
             raise taken_over(self._replica, self._group.id)
         if found.generation_id < 0 or not found.member_id:
             raise no_member(self._replica, self._group.id)
-        return found
+        return Standing(found.member_id, found)
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed | None]:
         """Stable positions."""

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from evalgauge.collectors.kafka_client import Committed, Record
+    from evalgauge.collectors.kafka_client import Committed, Record, Standing
     from evalgauge.collectors.kafka_config import KafkaGroup
 
 _PATIENCE = 10.0
@@ -56,7 +56,9 @@ class PureTransactions:
         }
         self._producer: Any = None
 
-    def write(self, records: Iterable[Record], offsets: Mapping[Partition, Committed], metadata: Any) -> None:
+    def write(
+        self, records: Iterable[Record], offsets: Mapping[Partition, Committed], standing: Standing
+    ) -> None:
         """One transaction."""
         if not offsets:
             raise ValueError("a transaction without an offset fences nobody")
@@ -64,7 +66,7 @@ class PureTransactions:
             self._producer = self._connected()
         end = time.monotonic() + self._patience
         try:
-            self._transact(records, offsets, metadata, end)
+            self._transact(records, offsets, standing.metadata, end)
         except _STALE as error:
             try:
                 self._wait(self._manager.begin_abort(), time.monotonic() + _CLOSE)

@@ -337,14 +337,14 @@ class KafkaStore:
         try:
             if self._transactions is None:
                 self._transactions = self._library.transactions(self._replica.name)
-            metadata = self.membership.metadata(offsets)
+            standing = self.membership.standing(offsets)
             try:
-                self._transactions.write(self._records(commit), offsets, metadata)
+                self._transactions.write(self._records(commit), offsets, standing)
             except Fenced:
                 # Every rebalance makes a generation stale, those too that leave us what is ours: only the membership
                 # knows, and what is still ours is written with what the group knows us by now.
-                metadata = self.membership.metadata(offsets)
-                self._transactions.write(self._records(commit), offsets, metadata)
+                standing = self.membership.standing(offsets)
+                self._transactions.write(self._records(commit), offsets, standing)
         except (Fenced, Unavailable) as error:
             raise StoreUnavailableError(str(error)) from error
 

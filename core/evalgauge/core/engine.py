@@ -386,6 +386,7 @@ class Engine:
             dropped = self._store.commit(commit, self._options.dead_letters)
         except BaseException:
             self._metrics.add("evalgauge_commits", 1, ("failure",))
+            self._note(Phase.WORKING)
             raise
         self._note(Phase.COMMITTED)
         with self._lock:
@@ -434,8 +435,9 @@ class Engine:
 
     def abandon(self) -> None:
         """Commit nothing more, and acknowledge nothing."""
-        self._torn, self.dirty = True, False
+        self._torn, self.dirty, self.uncommitted = True, False, 0
         self._acknowledgements = []
+        self._note(Phase.IDLE)
 
     @property
     def waiting(self) -> bool:
