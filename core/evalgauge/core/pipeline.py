@@ -136,6 +136,8 @@ class Pipeline:
         """Earlier state was lost, and not every input has committed a new position yet."""
         self._lost_events: dict[str, int] = {}
         """Input → lost events that are in the self-metrics already."""
+        self._mismatches: dict[str, int] = {}
+        """Input → keys that were not as they should be, and are in the self-metrics already."""
         self.restored = False
         rules = {name: _rules(one, packs) for name, one in config.inputs.items()}
         engine = config.engine
@@ -356,6 +358,7 @@ class Pipeline:
                 "evalgauge_input_lag_bytes", sum(list(one.context.status.lag_bytes.values())), (name,)
             )
         self._tell_lag()
+        self._tell_keys()
         for name, (used, limit) in self.engine.series().items():
             metrics.set("evalgauge_series", used, (name,))
             metrics.set("evalgauge_series_limit", limit, (name,))
@@ -381,6 +384,15 @@ class Pipeline:
         self._metrics.replace("evalgauge_input_lag_events", inputs)
         self._metrics.replace("evalgauge_input_partition_lag_events", events)
         self._metrics.replace("evalgauge_input_partition_lag_seconds", seconds)
+
+    def _tell_keys(self) -> None:
+        for name, one in self.inputs.items():
+            count = one.context.status.key_mismatches
+            if count is not None:
+                self._metrics.add(
+                    "evalgauge_input_key_mismatches", count - self._mismatches.get(name, 0), (name,)
+                )
+                self._mismatches[name] = count
 
     def problems(self) -> list[str]:
         """Why the pipeline is not ready, in words; from any thread."""

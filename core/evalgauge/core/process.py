@@ -25,7 +25,6 @@ from evalgauge.core.stores import kept_store, open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from evalgauge.core.collect import InputStatus
     from evalgauge.core.config import Config
     from evalgauge.core.families import Family
     from evalgauge.core.pack.model import Pack
@@ -53,8 +52,6 @@ class Process:
         self._reload_lock = threading.Lock()
         self._next: tuple[Config, list[Pack], Pipeline] | None = None
         self._stopper: threading.Thread | None = None
-        self._mismatches: dict[str, tuple[InputStatus, int]] = {}
-        """Input → what it has said of its keys, as far as it is in the self-metrics."""
         try:
             self.pipeline = self._build(config, self._packs)
             self.exporters = {name: self._exporter(one) for name, one in config.exporters.items()}
@@ -107,33 +104,16 @@ class Process:
                 self.close()
 
     def _work(self, *, until_done: bool, progress: Callable[[], None] | None) -> None:
-        def each_second() -> None:
-            self._tell_keys()
-            if progress is not None:
-                progress()
-
         while True:
             try:
                 if not self.pipeline.restored:
                     self.pipeline.start()
-                self.pipeline.run(until_done=until_done, progress=each_second)
+                self.pipeline.run(until_done=until_done, progress=progress)
                 if self._next is None:
                     return
                 self._swap()
             except FencedError as error:
                 self._begin_anew(error)
-
-    def _tell_keys(self) -> None:
-        """Count the keys that inputs found to be others than they should be."""
-        for name, one in self.pipeline.inputs.items():
-            status = one.context.status
-            count = status.key_mismatches
-            if count is not None:
-                told, before = self._mismatches.get(name, (status, 0))
-                # A pipeline that was built anew counts from zero again.
-                added = count - before if told is status else count
-                self._metrics.add("evalgauge_input_key_mismatches", added, (name,))
-                self._mismatches[name] = status, count
 
     def close(self) -> None:
         """Let exporters, recorder and store go; `run` does it by itself."""
