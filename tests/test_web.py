@@ -6,8 +6,10 @@ import asyncio
 import base64
 import http.client
 import json
+import logging
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -64,6 +66,13 @@ def serving(
             case "slow":
                 while not gate.is_set():  # noqa: ASYNC110 - opened from another thread
                     await asyncio.sleep(0.01)
+            case "streamed":
+                answer = web.StreamResponse()
+                await answer.prepare(request)
+                for _ in range(8):
+                    await answer.write(bytes(BIG))
+                await answer.write_eof()
+                return answer
             case "moved":
                 raise web.HTTPFound("/elsewhere")
         return web.Response(text="hello")
@@ -227,6 +236,18 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
         until(lambda: server.connections, "the connection")
         until(lambda: not server.connections, "its end")
         assert len(read_all(client)) < BIG
+
+
+def test_a_client_that_hangs_up_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """A scraper that has waited long enough does that, and a traceback each time would hide what matters."""
+    with serving() as (port, server):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(b"GET /streamed HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(1000)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: not server.connections, "its end")
+        assert get(port)[0] == 200
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_a_client_that_takes_its_answer_slowly_may() -> None:

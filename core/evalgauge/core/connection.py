@@ -221,6 +221,8 @@ class Connection(web.RequestHandler):
         if isinstance(exc, LineTooLong):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             message = f"No line of a request's header may be longer than {HEADER_LINE_BYTES} bytes."
+        elif isinstance(exc, ConnectionError) and (self.transport is None or self.transport.is_closing()):
+            self.logger.debug("a client hung up before it had the answer to %s", request.rel_url.path)
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.logger.error("the answer to %s failed", request.rel_url.path, exc_info=exc)
             message = None
