@@ -7,6 +7,7 @@ import uuid
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+import hypothesis
 import pytest
 
 from tests.parts import kafka as kafka_part
@@ -16,6 +17,10 @@ from tests.parts.part import Missing
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
+
+if os.environ.get("CI") != "true":  # there hypothesis has a profile of its own, which has no deadline either
+    hypothesis.settings.register_profile("unhurried", deadline=None)
+    hypothesis.settings.load_profile("unhurried")
 
 
 def _without_part(missing: Missing) -> NoReturn:
