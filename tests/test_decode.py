@@ -234,7 +234,7 @@ def told(decoded: Decoded) -> tuple[int, list[tuple[int, str, bytes]], list[tupl
     return decoded.received, sorted(accepted), refused
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(PIECES, max_size=40), st.booleans(), st.booleans(), st.sampled_from([b"\n", b"\r\n"]))
 def test_a_piece_is_judged_as_its_lines_are(
     parts: list[bytes], several: bool, last: bool, end: bytes
@@ -252,7 +252,7 @@ def test_a_piece_is_judged_as_its_lines_are(
     assert received == len(accepted) + len(refused)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from([one(), b"{}", b'{"a":{}', b'{"b":[{}', b"{}]}", b"}", b'{"c":"}', b'{"}']),

@@ -42,7 +42,7 @@ class Oracle:
 BATCHES = st.lists(st.tuples(st.lists(st.integers(0, 12), max_size=14), st.integers(0, 6)), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(BATCHES, st.integers(1, 16), st.integers(1, 12), st.sets(st.integers(0, 11)))
 def test_repeats_are_those_of_the_plain_queue(
     batches: list[tuple[list[int], int]], ids: int, age: int, restarts: set[int]

@@ -109,7 +109,7 @@ def chunks(stream: list[bytes], cuts: list[int]) -> list[bytes]:
 # Cuts and restarts
 
 
-@settings(max_examples=45, deadline=None, suppress_health_check=SHARED)
+@settings(max_examples=45, suppress_health_check=SHARED)
 @given(
     stream=STREAMS,
     cuts=st.lists(st.integers(0, 60), max_size=4),

@@ -61,7 +61,7 @@ def nearest(total: Fraction) -> float:
         return math.inf if total > 0 else -math.inf
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.lists(VALUES, max_size=20), max_size=5), st.sampled_from(sorted(UNITS)), st.randoms())
 def test_a_sum_is_the_rounded_exact_sum_in_any_order_and_cut(
     batches: list[list[float]], unit: str, random: Random
@@ -116,7 +116,7 @@ def test_slots_do_not_touch_each_other() -> None:
     assert together == [sums.shown(slot, Fraction(1, 1000)) for slot in range(3)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(0, 1e9), st.sampled_from(sorted(UNITS)))
 def test_a_value_in_the_base_unit_is_rounded_once(value: float, unit: str) -> None:
     """A value on a bucket's bound must stay on it after conversion: 50 ms are 0.05 s."""

@@ -161,7 +161,7 @@ CONTENT = st.lists(
 ).map(b"\n".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     CONTENT, st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 120), st.integers(5, 200)
 )
@@ -180,7 +180,7 @@ def test_lines_and_offsets_do_not_depend_on_how_a_stream_is_cut(
             assert len(line) > bound
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(CONTENT, st.integers(1, 120), st.integers(5, 200))
 def test_a_file_cut_near_the_ends_of_ranges_gives_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, target: int, bound: int

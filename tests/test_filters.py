@@ -95,7 +95,7 @@ def _equal(value: Any, wanted: Any, *, number: bool) -> bool:
     return bool(value == wanted) if number else text_of(value) == text_of(wanted)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(EVENTS, min_size=1, max_size=12), FILTERS)
 def test_a_filter_passes_what_it_says(batch: list[dict[str, Any]], where: dict[str, Any]) -> None:
     """A comparison with an absent field is false, `not` negates plainly."""

@@ -299,7 +299,7 @@ TEXTS = st.sampled_from(
 ) | st.binary(max_size=6)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.lists(st.tuples(NAMES, TEXTS | st.none()), max_size=7),
     st.none() | SOUP | st.binary(max_size=8) | st.sampled_from([RUN, WHOLE]),

@@ -121,9 +121,7 @@ def test_a_value_becomes_its_events(tmp_path: Path, name: str) -> None:
     ] == list(case.ids)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(st.sampled_from(sorted(VALUES)), max_size=12))
 def test_a_value_adds_nothing_to_its_neighbours_and_takes_nothing_from_them(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
@@ -146,7 +144,7 @@ def test_a_value_adds_nothing_to_its_neighbours_and_takes_nothing_from_them(
     assert refused == [list(case.refused) for case in cases]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(SOUP | st.none() | st.sampled_from([A, A + b"\n" + B]), max_size=8),
     st.sampled_from(RecordFormat),
@@ -169,7 +167,7 @@ JSON = st.recursive(
 OBJECT = st.dictionaries(st.text(max_size=3), JSON, min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(OBJECT, min_size=1, max_size=4), st.booleans(), st.sampled_from([b"\n", b"\r\n", b"\n \n"]))
 def test_ndjson_is_its_lines_byte_for_byte(found: list[Any], escape: bool, ends: bytes) -> None:
     """Whatever their strings hold."""
@@ -177,7 +175,7 @@ def test_ndjson_is_its_lines_byte_for_byte(found: list[Any], escape: bool, ends:
     assert lines(EVENTS, ends.join(written) + ends) == written
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OBJECT, st.integers(1, 4), st.booleans())
 def test_a_document_laid_out_is_one_line_with_the_same_meaning(value: Any, indent: int, escape: bool) -> None:
     """In every format, for none takes it for several events."""
@@ -187,7 +185,7 @@ def test_a_document_laid_out_is_one_line_with_the_same_meaning(value: Any, inden
         assert json.loads(line) == value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(OBJECT, st.data())
 def test_a_document_that_was_damaged_is_one_line_that_is_no_json(value: Any, data: st.DataObject) -> None:
     """A byte is lost, the rest is lost, or a newline gets into a string: nothing of it is taken for an event."""

@@ -49,7 +49,7 @@ def body_of(found: list[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.one_of(TEXTS, st.none()), min_size=1, max_size=5), min_size=1, max_size=14))
 def test_known_or_not_the_events_are_equal(pieces: list[list[str | None]]) -> None:
     """Empty texts, escapes, surrogates of JSON, texts that come and stay, and one more that comes late."""

@@ -95,9 +95,7 @@ def pairs(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return lines(native)[0], lines(foreign)[0]
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(pairs(), min_size=1, max_size=25), st.booleans(), st.sampled_from([1, 500, 600_000]))
 def test_mapped_events_come_to_what_native_ones_do(
     tmp_path_factory: pytest.TempPathFactory, found: list[tuple[bytes, bytes]], deduplicate: bool, piece: int

@@ -58,7 +58,7 @@ def test_a_refused_value_takes_no_room() -> None:
     assert one.resolve(("2",)) == (2, False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(VALUES, VALUES), max_size=40),
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 6), st.integers(0, 40),
@@ -77,7 +77,7 @@ def test_a_restart_changes_no_admission(
     assert len(straight.series) <= limit + 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(VALUES, VALUES), max_size=60), st.integers(1, 3), st.integers(1, 4))
 def test_what_a_label_set_came_to_once_it_comes_to_for_ever(
     rows: list[tuple[str, str]], one: int, limit: int
@@ -96,7 +96,7 @@ def test_a_limit_below_the_series_in_use_keeps_them() -> None:
     assert [shown(one, who) for who in "abcd"] == [("a",), ("b",), ("c",), (OTHER,)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), min_size=1, max_size=30), max_size=8
@@ -119,7 +119,7 @@ def test_local_slots_are_given_in_order_of_appearance(batches: list[list[tuple[i
             assert fresh == births
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=5), st.randoms())
 def test_touched_slots_come_with_their_first_place(groups: list[list[int]], random: Random) -> None:
     """Types of one batch are reduced one after the other, though their lines are mixed."""
