@@ -33,6 +33,7 @@ _SCRAPE_PAUSE = 0.01
 """Seconds between two scrapes: without a pause their cost would be measured, on two cores, and nothing else."""
 _PACE = 0.005
 _PATIENCE = 120
+_TOTAL = re.compile(rb"^bench_judgments_total\{[^}]*\} (\d+)", re.MULTILINE)
 _SEEN = re.compile(rb'^bench_judgments_total\{[^}]*workflow="probe-(\d+)"', re.MULTILINE)
 
 
@@ -73,6 +74,9 @@ def _measured(ours: Ours, events: Topic, rate: int, seconds: float) -> tuple[flo
     ):
         until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "evalgauge to be ready", _PATIENCE)
         with _child(context, _produce, events, rate, seconds) as producer:
+            # Before it reads every partition we would measure its start.
+            until(lambda: _counted(scraped) == PARTITIONS, "the first event of each partition", _PATIENCE)
+            producer.send("go")
             return _watched(scraped, producer, time.monotonic() + seconds + _PATIENCE)
 
 
@@ -84,11 +88,8 @@ def _watched(
     sent: dict[int, float] | None = None
     reached = 0.0
     while sent is None or sent.keys() - seen.keys():
-        scraped.request("GET", "/metrics", headers={"Accept-Encoding": "identity"})
-        answer = scraped.getresponse()
-        body = answer.read()
+        body = _scrape(scraped)
         now = time.monotonic()
-        assert answer.status == 200, body[:200]
         for probe in map(int, _SEEN.findall(body)):
             seen.setdefault(probe, now)
         if sent is None and producer.poll():
@@ -96,6 +97,18 @@ def _watched(
         assert now < deadline, f"{len(seen)} of {len(sent or ())} probes were seen"
         time.sleep(_SCRAPE_PAUSE)
     return reached, [seen[probe] - at for probe, at in sent.items()]
+
+
+def _scrape(scraped: http.client.HTTPConnection) -> bytes:
+    scraped.request("GET", "/metrics", headers={"Accept-Encoding": "identity"})
+    answer = scraped.getresponse()
+    body = answer.read()
+    assert answer.status == 200, body[:200]
+    return body
+
+
+def _counted(scraped: http.client.HTTPConnection) -> int:
+    return sum(map(int, _TOTAL.findall(_scrape(scraped))))
 
 
 @contextlib.contextmanager
@@ -136,6 +149,7 @@ def _produce(connection: Connection, events: Topic, rate: int, seconds: float) -
     for partition in range(PARTITIONS):
         producer.produce(events.name, next(values), partition=partition)
     producer.flush(60)  # it has found its brokers by now
+    connection.recv()
     count = 0
     started = time.monotonic()
     while (passed := time.monotonic() - started) < seconds:

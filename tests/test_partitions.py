@@ -257,6 +257,20 @@ def test_a_gauge_vanishes_with_its_partition_and_comes_back_with_it() -> None:
     assert sum(two.shown("lab_runs").values()) == 0
 
 
+def test_a_partition_that_begins_anew_in_place_forgets_its_gauges() -> None:
+    """Its topic was deleted and made again under a running replica: nothing is released in between."""
+    one = Replica(Log(), "r1")
+    one.adopt("t/0")
+    one.feed("t/0", *(event(number, who=f"who-{number}", level=5.0) for number in range(2)))
+    one.engine.commit()
+    assert one.shown("lab_level") == {("who-0",): 5.0, ("who-1",): 5.0}
+    one.engine.adopt("t/0", PartitionPages({}, []))
+    one.feed("t/0", event(3, who="who-1", level=7.0))
+    one.engine.commit()
+    assert one.shown("lab_level") == {("who-1",): 7.0}
+    assert sum(one.shown("lab_runs").values()) == 3
+
+
 def test_an_id_is_remembered_by_partition_and_moves_with_it() -> None:
     """A repeat in the same partition counts once, whoever reads it; in another partition it is another event."""
     log = Log()

@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 
 from tests.group.feed import Producer, chance, make_topic
-from tests.group.harness import Group, configuration
+from tests.group.harness import INPUT, Group, configuration
 from tests.parts.part import until
 
 if TYPE_CHECKING:
@@ -88,6 +88,28 @@ def test_a_partition_added_while_running_is_read_from_its_beginning(
             send(kafka.bootstrap, topic, *(judgment(number) for number in range(25)), partition=partition)
         until(lambda: total(group, "judgment_executions_total") == 200, "the new partitions too", SECONDS)
         group.finish()
+
+
+def test_a_partition_added_while_the_group_is_down_is_read_from_its_beginning(
+    kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    """With `start: latest` too, which is about what was there before the group was."""
+    make_topic(kafka.bootstrap, topic, 1)
+    send(kafka.bootstrap, topic, *(judgment(number) for number in range(5)))
+    config = configuration(chance("latest"), kafka.bootstrap, topic)
+    config["inputs"][INPUT]["start"] = "latest"
+    with Group(kafka.bootstrap, topic, tmp_path, config, 1, watch=False) as group:
+        replica = group.replicas["r1"]
+        until(lambda: readers(group), "it to begin", SECONDS)
+        send(kafka.bootstrap, topic, judgment(10))
+        until(lambda: total(group, "judgment_executions_total") == 1, "what came since", SECONDS)
+        replica.end()
+        with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
+            admin.create_partitions({topic: NewPartitions(total_count=2)})
+        send(kafka.bootstrap, topic, *(judgment(number) for number in range(20, 27)), partition=1)
+        replica.start()
+        until(lambda: total(group, "judgment_executions_total") == 8, "the new partition", SECONDS)
+        replica.end()
 
 
 def test_a_topic_deleted_and_made_again_counts_on(kafka: Kafka, topic: str, tmp_path: Path) -> None:
@@ -185,6 +207,25 @@ def test_positions_without_state_are_an_error_that_counts_nothing(
         replica.start()
         until(lambda: not replica.running, "it to end", SECONDS)
         assert f"the changelog {topic}-other is empty" in replica.log()
+
+
+def test_state_without_positions_is_an_error_that_counts_nothing(
+    kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    """Brokers forget a group that is away for long: to begin anew would count everything twice."""
+    make_topic(kafka.bootstrap, topic, 1)
+    config = configuration(chance("forgotten"), kafka.bootstrap, topic)
+    with Group(kafka.bootstrap, topic, tmp_path, config, 1, watch=False) as group:
+        replica = group.replicas["r1"]
+        send(kafka.bootstrap, topic, judgment(1))
+        until(lambda: total(group, "judgment_executions_total") == 1, "the event", SECONDS)
+        replica.end()
+        group.await_members()
+        with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
+            admin.delete_groups([group.id])
+        replica.start()
+        until(lambda: not replica.running, "it to end", SECONDS)
+        assert f"group {group.id} has no position of {topic}/0, though" in replica.log()
 
 
 def test_a_gauge_and_remembered_ids_move_with_their_partition(

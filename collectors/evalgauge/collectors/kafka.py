@@ -341,7 +341,8 @@ class KafkaCollector:
                 return None
         known = self._places.pop(str(partition), None)
         if known is None:
-            offset, place = self._start(partition, low, high, view), Place(0)
+            added = None if arrival is None else arrival.added
+            offset, place = self._start(partition, low, high, view, added=added), Place(0)
         else:
             offset, place = self._resume(partition, topic, known, low, high), known
         reader = PartitionReader(
@@ -351,7 +352,7 @@ class KafkaCollector:
             self._context.max_chunk_bytes,
         )
         if arrival is not None and self._share is not None:
-            if not self._share.begin(partition, arrival):
+            if not self._share.begin(partition, arrival, len(topic.partitions)):
                 return None
             self._begun[partition] = arrival._replace(pages=None)
             self._readers[partition] = reader
@@ -369,7 +370,7 @@ class KafkaCollector:
             begun is not None
         ):  # it strayed, or its topic was made again: then what was known of the old one is gone
             pages = None if begun.topic_id == topic.id else PartitionPages({}, [])
-            return begun._replace(committed=None, topic_id=topic.id, pages=pages)
+            return begun._replace(committed=None, topic_id=topic.id, pages=pages, added=True)
         arrival = share.ready.get(partition)
         if arrival is None or arrival.topic_id != topic.id:
             return None
@@ -377,10 +378,16 @@ class KafkaCollector:
             self._places[str(partition)] = place_of(arrival.committed)
         return arrival
 
-    def _start(self, partition: Partition, low: int, high: int, view: View) -> int:
-        """Where a partition begins that has no position."""
+    def _start(self, partition: Partition, low: int, high: int, view: View, *, added: bool | None) -> int:
+        """Where a partition begins that has no position; `added` as the group says, which knows more than we."""
         start = self._config.start
-        if self._original is None or partition not in self._original or self._topic_is_known(partition.topic):
+        if added is None:
+            added = (
+                self._original is None
+                or partition not in self._original
+                or self._topic_is_known(partition.topic)
+            )
+        if added:
             return low
         if self._context.start_at_end or start == "latest":
             return high

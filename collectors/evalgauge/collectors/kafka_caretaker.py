@@ -85,8 +85,7 @@ class _Watch:
             self._ended.wait(pause)
 
     def _look(self) -> None:
-        with Brokers(self._config, self._name) as brokers:
-            members = brokers.members()
+        members = Brokers(self._config, self._name).members()
         # All of the changelog is much to read. Whatever is not known yet has committed since, so it is young.
         if time.monotonic() >= self._read_at:
             self._read()

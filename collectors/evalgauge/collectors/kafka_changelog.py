@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_client import Client, Cluster, Topic
 
 _TIME = struct.Struct(">d")
+_DIGESTS_BYTES = 16 << 15
+"""Of one record: half of what a topic takes by default, and many whole digests of 16 bytes."""
 PARTITIONS = 17
 """Partitions of a changelog that are used."""
 SETTINGS = {
@@ -89,9 +91,11 @@ def page_records(topic: str, owner: Owner, pages: Iterable[tuple[str, Page]]) ->
         yield Record(topic, slot, key_of(owner, meaning, page.kind.value, page.number), page.data)
 
 
-def digests_record(topic: str, owner: Owner, time: float, digests: bytes) -> Record:
-    """Digests of the events accepted up to a time, as a record of the topic of ids."""
-    return Record(topic, owner.slot, key_of(owner), _TIME.pack(time) + digests)
+def digests_records(topic: str, owner: Owner, time: float, digests: bytes) -> Iterable[Record]:
+    """Digests of the events accepted up to a time, as records of the topic of ids that fit into any topic."""
+    slot, key = owner.slot, key_of(owner)
+    for start in range(0, len(digests), _DIGESTS_BYTES):
+        yield Record(topic, slot, key, _TIME.pack(time) + digests[start : start + _DIGESTS_BYTES])
 
 
 def table_record(topic: str, owner: Owner, info: TableInfo) -> Record:

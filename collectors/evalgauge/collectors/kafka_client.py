@@ -142,16 +142,18 @@ class Committed(NamedTuple):
     metadata: str
 
 
-class GroupTopics:
-    """The topics that a pattern takes in a group: by their whole name; none of the brokers' own, none of the group's.
+class TopicPattern:
+    """The topics that a pattern takes: by their whole name; none of the brokers' own, none that the group writes.
 
     Each library has regular expressions of its own, which differ from each other and from those of the configuration.
     """
 
-    def __init__(self, pattern: str, group: KafkaGroup) -> None:
+    def __init__(self, pattern: str, group: KafkaGroup | None) -> None:
         self._pattern = re.compile(pattern)
         # What we write ourselves would come back to us for ever.
-        self._ours = {group.changelog_topic, group.dead_letter_topic}
+        self._ours = (
+            set() if group is None else {group.changelog_topic, group.ids_topic, group.dead_letter_topic}
+        )
 
     def match(self, name: str) -> bool:
         """Whether a topic of this name is read."""
@@ -182,9 +184,13 @@ def refused(replica: str, group: str, why: str) -> Fenced:
     )
 
 
-def unstable(group: str) -> Unavailable:
+class Unstable(Unavailable):
+    """Positions cannot be told while a transaction may change them."""
+
+
+def unstable(group: str) -> Unstable:
     """Positions cannot be told yet."""
-    return Unavailable(
+    return Unstable(
         f"positions of group `{group}` are part of a transaction that is still open, as a killed member leaves it: "
         "the brokers end it when its `transaction_timeout` is over"
     )
@@ -291,6 +297,9 @@ class Transactions(Protocol):
     A new producer takes the same id again. So whatever the one before left open is aborted at once, and a commit that
     it still has under way is refused: once a new producer has begun, the old one's outcome is settled.
     """
+
+    def begin(self) -> None:
+        """Have a producer, so that the outcome of all that was written before is settled. Raises `Unavailable`."""
 
     def write(
         self, records: Iterable[Record], offsets: Mapping[Partition, Committed], standing: Standing

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import struct
 import time
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from evalgauge.collectors.kafka_admin import administering, assigned_of
 from evalgauge.collectors.kafka_client import (
     Committed,
-    GroupTopics,
     Partition,
     Standing,
+    TopicPattern,
     Unavailable,
     no_member,
     taken_over,
@@ -28,10 +31,14 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig
 
+_log = logging.getLogger(__name__)
+
 _POSITIONS = 3.0
 """Seconds; longer waits are only for transactions to end, which may take minutes."""
 _LISTED = 1.0
 """Seconds within which the brokers must list their topics; else they are asked again later."""
+_SETTLED = 2.0
+"""Seconds after which a group that was joined has given out its partitions, if nothing is in the way."""
 _METADATA = b"CGMDv2:"
 """How librdkafka's metadata of a group begins: a generation follows, then texts, each ended by a zero byte."""
 _GENERATION = struct.Struct("<i")
@@ -60,7 +67,11 @@ class FastMember:
         self._raised: BaseException | None = None
         self._topics: set[str] = set()
         self._looked = -config.refresh
-        self._pattern = None if config.topic_pattern is None else GroupTopics(config.topic_pattern, group)
+        self._check_at = 0.0
+        """When to look whether partitions are left over; 0 while we have not joined, infinite once that is done."""
+        self._left: set[Partition] = set()
+        """Partitions that nobody had when we looked last."""
+        self._pattern = None if config.topic_pattern is None else TopicPattern(config.topic_pattern, group)
         refresh = int(config.refresh * 1000)
         self._consumer = Consumer(
             options
@@ -109,6 +120,41 @@ class FastMember:
                 self._subscribe(found)
         self._looked = time.monotonic()
 
+    def _check(self) -> None:
+        """Join anew where partitions are nobody's that came while no member was there.
+
+        A static member that comes back is given what it had. The group's leader would have to look, but one that was
+        restarted is not told that it still leads, and sees no change in topics that it has not seen before.
+        """
+        now = time.monotonic()
+        if not self._check_at:
+            self._check_at = now + _SETTLED
+            return
+        self._check_at = now + max(self._config.refresh, _SETTLED)
+        try:
+            with administering(self._config, "group") as admin:
+                assigned = assigned_of(admin, self._group.id)
+        except Unavailable as error:
+            self._heard = str(error)
+            return
+        if not any(assigned.values()):
+            return  # it settles who has what
+        listed = self._consumer.list_topics(timeout=_LISTED).topics
+        there = {
+            Partition(name, number)
+            for name in self._topics & listed.keys()
+            for number in listed[name].partitions
+        }
+        before, self._left = self._left, there.difference(*assigned.values())
+        if self._left and not before & self._left:
+            return  # one that goes from one member to another is nobody's for a moment
+        self._check_at = math.inf
+        if self._left:
+            names = ", ".join(map(str, sorted(self._left)))
+            _log.info("group %s: joined anew, because nobody has %s", self._group.id, names)
+            self._consumer.unsubscribe()
+            self._subscribe(self._topics)
+
     def poll(self, timeout: float) -> None:
         """Take part in the group, and call back."""
         end = time.monotonic() + timeout
@@ -133,6 +179,8 @@ class FastMember:
                 self._look()
             message = self._consumer.poll(timeout)
             self._renew()
+            if self._metadata is not None and time.monotonic() >= self._check_at:
+                self._check()
         except KafkaException as error:
             return error.args[0]
         return None if message is None else message.error()

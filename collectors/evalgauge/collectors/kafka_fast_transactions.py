@@ -60,13 +60,19 @@ class FastTransactions:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._heard = error.str()
 
+    def begin(self) -> None:
+        """Connect, if that was not done."""
+        self._producer = self._producer or self._connected()
+
     def write(
         self, records: Iterable[Record], offsets: Mapping[Partition, Committed], standing: Standing
     ) -> None:
         """One transaction."""
         if not offsets:
             raise ValueError("a transaction without an offset fences nobody")
-        producer = self._producer = self._producer or self._connected()
+        self.begin()
+        producer = self._producer
+        assert producer is not None  # noqa: S101 - for the type checker
         try:
             self._transact(producer, records, offsets, standing.metadata)
         except KafkaException as error:
@@ -97,13 +103,15 @@ class FastTransactions:
         producer.begin_transaction()
         for record in records:
             _send(producer, record, undelivered, end)
-        positions = [TopicPartition(*at, one.offset, one.metadata) for at, one in offsets.items()]
-        producer.send_offsets_to_transaction(positions, metadata, _left(end))
+        # Before the positions: whoever comes after us under our name waits for all that was written when it joined.
+        # What the group took from us before that must be among it, or it would go on without what was counted.
         producer.flush(_left(end))
         for error, record in undelivered:
             if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 raise too_large(record)
             raise KafkaException(error)
+        positions = [TopicPartition(*at, one.offset, one.metadata) for at, one in offsets.items()]
+        producer.send_offsets_to_transaction(positions, metadata, _left(end))
         producer.commit_transaction(_left(end))
 
     def _connected(self) -> Producer:

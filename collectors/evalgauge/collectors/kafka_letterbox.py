@@ -211,7 +211,7 @@ class KafkaLetterBox:
         """Be the only process that marks letters; what is marked is read anew after that."""
         if self._sender is None:
             identity = Identity(
-                f"{self._group.id}-deadletter-replay", self._group.transaction_timeout, self._group.id
+                f"{self._group.id}/deadletter-replay", self._group.transaction_timeout, self._group.id
             )
             self._sender = open_sender(self._config, self._name, identity)
         try:

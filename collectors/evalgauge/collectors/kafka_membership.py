@@ -11,7 +11,7 @@ import threading
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from evalgauge.collectors.kafka_client import Fenced, Unavailable
+from evalgauge.collectors.kafka_client import Fenced, Unavailable, Unstable
 from evalgauge.core.errors import EvalgaugeError, FencedError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class Membership:
         self._terms = itertools.count()
         self._changed = threading.Condition()
         self._member: Member | None = None
+        self._begun = False
+        """The input has begun with a partition."""
+        self._waits = False
+        """Somebody is held up by a transaction that is open."""
         self._broken = ""
         """Why nothing more can be committed, once that is so."""
         self._failed: EvalgaugeError | None = None
@@ -117,6 +121,7 @@ class Membership:
             if held is None or held.term != term or held.stage not in {_Stage.KNOWN, _Stage.READ}:
                 return False
             held.stage = _Stage.READ
+            self._begun = True
             return True
 
     def leaving(self) -> list[Partition]:
@@ -176,6 +181,10 @@ class Membership:
         with self._changed:
             held = self._held.get(partition)
             return held is not None and held.stage is _Stage.READ
+
+    def held_up(self) -> None:
+        """An open transaction keeps state from being read: have it ended if nobody is left to do it."""
+        self._waits = True
 
     def break_(self, why: str) -> None:
         """Nothing more can be committed; the input and the store learn of it at their next call."""
@@ -274,19 +283,26 @@ class Membership:
         asked = [one for one, held in self._held.items() if held.stage is _Stage.ASKED]
         self._member.poll(_BUSY_POLL if asked else _POLL)
         self._trouble = self._member.trouble()
+        if self._waits:
+            self._waits = False
+            self._settle()
         asked = [one for one, held in self._held.items() if held.stage is _Stage.ASKED]
         if not asked:
             return
         try:
             found = self._member.committed(asked)
-        except Unavailable:
-            self._orphans.settle()
+        except Unstable:
+            self._settle()
             raise
         with self._changed:
             for partition, committed in found.items():
                 held = self._held.get(partition)
                 if held is not None and held.stage is _Stage.ASKED:
                     held.committed, held.stage = committed, _Stage.KNOWN
+
+    def _settle(self) -> None:
+        # Before anything was read there is nothing to commit: what is open under our name is of an earlier life.
+        self._orphans.settle(own=not self._begun)
 
     def close(self) -> None:
         """Leave it to the group to notice, as a static member does."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 import re
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from evalgauge.collectors.kafka_admin import administering, members_of
 from evalgauge.collectors.kafka_client import Unavailable
-from evalgauge.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from evalgauge.collectors.kafka_config import KafkaConfig
@@ -24,12 +23,15 @@ _log = logging.getLogger(__name__)
 _PAUSE = 2.0
 """Seconds between two looks."""
 _PATIENCE_MS = 5000
-_SUFFIX = r"-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_SUFFIX = r"/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def transactional_id(group: str, replica: str, life: str) -> str:
-    """The id of the transactions of one process life, a UUID."""
-    return f"{group}-{replica}-{life}"
+    """The id of the transactions of one process life, a UUID.
+
+    Neither names of groups nor of replicas have a slash: no other group's id looks like one of ours.
+    """
+    return f"{group}/{replica}/{life}"
 
 
 class Orphans:
@@ -38,7 +40,7 @@ class Orphans:
     def __init__(self, config: KafkaConfig, name: str, replica: str) -> None:
         assert config.group is not None  # noqa: S101 - for the type checker: there are none without a group
         self._config, self._group, self._name, self._replica = config, config.group, name, replica
-        self._pattern = re.compile(f"{re.escape(self._group.id)}-(.+){_SUFFIX}")
+        self._pattern = re.compile(f"{re.escape(self._group.id)}/(.+){_SUFFIX}")
         self._looked = -_PAUSE
 
     def settle(self, *, own: bool = False) -> int:
@@ -58,41 +60,35 @@ class Orphans:
             self._looked = time.monotonic()
 
     def _settle(self, *, own: bool) -> int:
-        try:
-            import kafka  # noqa: PLC0415 - an extra
-            from kafka import errors  # noqa: PLC0415
-
-            from evalgauge.collectors.kafka_pure import connection_options, quiet  # noqa: PLC0415
-        except ImportError as error:
-            raise ConfigError(
-                "a Kafka group needs the package kafka-python: pip install 'evalgauge[kafka]'"
-            ) from error
-        quiet()
-        options = connection_options(self._config, self._name)
-        try:
-            with closing(kafka.KafkaAdminClient(**options)) as admin:
-                live = self._members(admin)
-                live = live - {self._replica} if own else live | {self._replica}
-                listed = admin.list_transactions(state_filters=["Ongoing"])
-                found = [
-                    one.transactional_id
-                    for of_broker in listed.values()
-                    for one in of_broker
-                    if (owner := self._owner(one.transactional_id)) is not None and owner not in live
-                ]
+        with administering(self._config, self._name) as admin:
+            live = self._members(admin)
+            live = live - {self._replica} if own else live | {self._replica}
+            listed = admin.list_transactions(state_filters=["Ongoing"])
+            found = [
+                one.transactional_id
+                for of_broker in listed.values()
+                for one in of_broker
+                if (owner := self._owner(one.transactional_id)) is not None and owner not in live
+            ]
             for one in found:
-                settings = {"transactional_id": one, "max_block_ms": _PATIENCE_MS, "metrics_enabled": False}
-                producer = kafka.KafkaProducer(**options, **settings)
-                try:
-                    producer.init_transactions()
-                finally:
-                    producer.close(timeout=1)
+                self._end(one)
                 _log.info(
                     "input %s: ended the transaction that %s had left open", self._name, self._owner(one)
                 )
-        except (errors.KafkaError, OSError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
         return len(found)
+
+    def _end(self, transactional: str) -> None:
+        import kafka  # noqa: PLC0415 - an extra, which is there by now
+
+        from evalgauge.collectors.kafka_pure import connected, connection_options  # noqa: PLC0415
+
+        options = connection_options(self._config, self._name)
+        ours = {"transactional_id": transactional, "max_block_ms": _PATIENCE_MS, "metrics_enabled": False}
+        producer = connected(kafka.KafkaProducer, options | ours)
+        try:
+            producer.init_transactions()
+        finally:
+            producer.close(timeout=1)
 
     def _owner(self, transactional: str) -> str | None:
         """The replica whose transaction it is; None if it is not of this group."""
@@ -101,5 +97,5 @@ class Orphans:
 
     def _members(self, admin: Any) -> set[str]:
         """Replicas that the group has as members."""
-        described = admin.describe_groups([self._group.id])[self._group.id]
-        return {one["group_instance_id"] for one in described["members"] if one.get("group_instance_id")}
+        members = members_of(admin, self._group.id)
+        return {one["group_instance_id"] for one in members if one.get("group_instance_id")}

@@ -190,45 +190,52 @@ class PureLibrary:
         )
 
     def _made(self, kind: Any, options: dict[str, Any]) -> Any:
-        """An object of kafka-python, which connects as it is made. Raises `Unavailable` and `ConfigError`."""
-        networks: list[Any] = []
+        return connected(kind, options, self._options)
 
-        def network(**settings: Any) -> Any:
-            networks.append(KafkaNetClient(**settings))
-            return networks[0]
 
-        _HEARD.last = ""
+def connected(kind: Any, options: dict[str, Any], connection: dict[str, Any] | None = None) -> Any:
+    """An object of kafka-python, which connects as it is made. Raises `Unavailable` and `ConfigError`.
+
+    `connection`: where `options` do not say it, how it connects.
+    """
+    networks: list[Any] = []
+
+    def network(**settings: Any) -> Any:
+        networks.append(KafkaNetClient(**settings))
+        return networks[0]
+
+    _HEARD.last = ""
+    try:
+        return kind(**options, kafka_client=network)
+    except BaseException as error:
+        # What could not connect is left behind with its thread, which would go on trying for ever.
+        for one in networks:
+            one.close()
+        if isinstance(error, errors.KafkaConfigurationError):
+            raise ConfigError(f"kafka-python refuses its settings: {error}") from error
+        if isinstance(error, errors.KafkaTimeoutError):
+            raise Unavailable(_cause(connection or options) or _HEARD.last or _why(error)) from error
+        if isinstance(error, errors.KafkaError | OSError):
+            raise Unavailable(_why(error)) from error
+        raise
+
+
+def _cause(options: dict[str, Any]) -> str:
+    """Why none of the brokers lets us in; kafka-python says only that none did."""
+    found = []
+    for address in options["bootstrap_servers"]:
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
         try:
-            return kind(**options, kafka_client=network)
-        except BaseException as error:
-            # What could not connect is left behind with its thread, which would go on trying for ever.
-            for one in networks:
-                one.close()
-            if isinstance(error, errors.KafkaConfigurationError):
-                raise ConfigError(f"kafka-python refuses its settings: {error}") from error
-            if isinstance(error, errors.KafkaTimeoutError):
-                raise Unavailable(self._cause() or _HEARD.last or _why(error)) from error
-            if isinstance(error, errors.KafkaError | OSError):
-                raise Unavailable(_why(error)) from error
-            raise
-
-    def _cause(self) -> str:
-        """Why none of the brokers lets us in; kafka-python says only that none did."""
-        options = self._options
-        found = []
-        for address in options["bootstrap_servers"]:
-            host, _, port = address.rpartition(":")
-            host = host.strip("[]")
-            try:
-                with socket.create_connection((host, int(port)), timeout=_CLOSE) as plain:
-                    if "SSL" in options["security_protocol"]:
-                        context = ssl.create_default_context(cafile=options.get("ssl_cafile"))
-                        context.check_hostname = options["ssl_check_hostname"]
-                        with context.wrap_socket(plain, server_hostname=host):
-                            pass
-            except OSError as error:
-                found.append(f"{address}: {error.strerror or error}")
-        return "; ".join(dict.fromkeys(found))
+            with socket.create_connection((host, int(port)), timeout=_CLOSE) as plain:
+                if "SSL" in options["security_protocol"]:
+                    context = ssl.create_default_context(cafile=options.get("ssl_cafile"))
+                    context.check_hostname = options["ssl_check_hostname"]
+                    with context.wrap_socket(plain, server_hostname=host):
+                        pass
+        except OSError as error:
+            found.append(f"{address}: {error.strerror or error}")
+    return "; ".join(dict.fromkeys(found))
 
 
 class PureBatch:

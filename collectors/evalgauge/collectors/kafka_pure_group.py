@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from evalgauge.collectors.kafka_client import (
     Committed,
-    GroupTopics,
     Partition,
     Standing,
+    TopicPattern,
     Unavailable,
     no_member,
     taken_over,
@@ -145,7 +145,7 @@ class PureMember:
             client.cluster.set_topics(config.topics)
         else:
             subscription.subscribe(pattern=".*", listener=_Listener(self))
-            subscription.subscribed_pattern = GroupTopics(config.topic_pattern or "", group)
+            subscription.subscribed_pattern = TopicPattern(config.topic_pattern or "", group)
             client.cluster.need_all_topic_metadata = True
         eager = (RangePartitionAssignor, RoundRobinPartitionAssignor)
         self._coordinator = _Coordinator(

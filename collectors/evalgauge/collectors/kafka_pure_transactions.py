@@ -56,14 +56,17 @@ class PureTransactions:
         }
         self._producer: Any = None
 
+    def begin(self) -> None:
+        """Connect, if that was not done."""
+        self._producer = self._producer or self._connected()
+
     def write(
         self, records: Iterable[Record], offsets: Mapping[Partition, Committed], standing: Standing
     ) -> None:
         """One transaction."""
         if not offsets:
             raise ValueError("a transaction without an offset fences nobody")
-        if self._producer is None:
-            self._producer = self._connected()
+        self.begin()
         end = time.monotonic() + self._patience
         try:
             self._transact(records, offsets, standing.metadata, end)
@@ -85,18 +88,20 @@ class PureTransactions:
     ) -> None:
         self._manager.begin_transaction()
         sent = [(self._sent(record), record) for record in records]
-        positions = {
-            TopicPartition(*at): OffsetAndMetadata(one.offset, one.metadata, -1)
-            for at, one in offsets.items()
-        }
-        self._wait(self._manager.send_offsets_to_transaction(positions, metadata), end)
         # Every record must be there before the commit is asked for: a producer that mends its own epoch while it
-        # commits would call committed what the broker has aborted.
+        # commits would call committed what the broker has aborted. And before the positions: whoever comes after us
+        # under our name waits for all that was written when it joined. What the group took from us before that must
+        # be among it, or it would go on without what was counted.
         for future, record in sent:
             try:
                 future.get(timeout=max(end - time.monotonic(), 0))
             except _TOO_LARGE as error:
                 raise too_large(record) from error
+        positions = {
+            TopicPartition(*at): OffsetAndMetadata(one.offset, one.metadata, -1)
+            for at, one in offsets.items()
+        }
+        self._wait(self._manager.send_offsets_to_transaction(positions, metadata), end)
         self._wait(self._manager.begin_commit(), end)
 
     @property

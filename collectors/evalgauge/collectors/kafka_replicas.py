@@ -158,8 +158,7 @@ def _standings(name: str, config: KafkaConfig, group: KafkaGroup) -> list[Standi
         changelog.there()
         seen = changelog.replicas()
         marks = changelog.marks()
-    with Brokers(config, name) as brokers:
-        members = brokers.members()
+    members = Brokers(config, name).members()
     now = time.time()
     standings = []
     for replica in sorted(seen.keys() | marks.keys() | members.keys()):

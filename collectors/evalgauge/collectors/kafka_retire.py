@@ -14,17 +14,18 @@ from __future__ import annotations
 import re
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
+from evalgauge.collectors.kafka_admin import administering, assigned_of
 from evalgauge.collectors.kafka_changelog import PARTITIONS, Reading, parsed
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
 from evalgauge.collectors.kafka_orphans import transactional_id
 from evalgauge.collectors.kafka_retired import MARKS, Mark, mark_record, marks_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
 from evalgauge.collectors.kafka_store import Said
-from evalgauge.core.errors import ConfigError, EvalgaugeError
+from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.table import PageKind
 
 if TYPE_CHECKING:
@@ -43,68 +44,27 @@ class StillMemberError(EvalgaugeError):
 
 
 class Brokers:
-    """The group and its transactions as the brokers see them. Use it with `with`."""
+    """The group and its transactions as the brokers see them."""
 
     def __init__(self, config: KafkaConfig, name: str) -> None:
-        """Connect. Raises `Unavailable`, and `ConfigError` where the library is not installed."""
-        try:
-            import kafka  # noqa: PLC0415 - an extra
-            from kafka import errors  # noqa: PLC0415
-
-            from evalgauge.collectors.kafka_pure import connection_options, quiet  # noqa: PLC0415
-        except ImportError as error:
-            raise ConfigError(
-                "a Kafka group needs the package kafka-python: pip install 'evalgauge[kafka]'"
-            ) from error
-        quiet()
+        """Connect to nothing yet. Every call raises `ConfigError` where the library is not installed."""
         assert config.group is not None  # noqa: S101 - for the type checker
         self._group: KafkaGroup = config.group
-        self._errors = (errors.KafkaError, OSError)
-        self._unknown = f"[Error {errors.GroupIdNotFoundError.errno}]"
-        self._admin = self._asked(lambda: kafka.KafkaAdminClient(**connection_options(config, name)))
-
-    def _asked(self, what: Callable[[], Any]) -> Any:
-        try:
-            return what()
-        except self._errors as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        self._config, self._name = config, name
 
     def members(self) -> dict[str, list[Partition]]:
         """Replica → partitions it has now. Raises `Unavailable`."""
-        group = self._group.id
-        described = self._asked(lambda: self._admin.describe_groups([group]))[group]
-        if described["error"] and described["error"].startswith(self._unknown):
-            return {}  # its last member is gone, and its positions with it
-        if described["error"]:
-            raise Unavailable(f"group {group} cannot be looked at: {described['error']}")
-        found = {}
-        for member in described["members"]:
-            # While the group settles who has what, there is none.
-            assignment = member["member_assignment"]
-            assigned = assignment.get("assigned_partitions") if isinstance(assignment, dict) else None
-            partitions = [
-                Partition(str(one["topic"]), int(number))
-                for one in assigned or ()
-                for number in one["partitions"]
-            ]
-            found[str(member["group_instance_id"] or member["member_id"])] = sorted(partitions)
-        return found
+        with administering(self._config, self._name) as admin:
+            return assigned_of(admin, self._group.id)
 
     def open_transactions(self, replica: str) -> list[str]:
         """Ids of its transactions that are not over. Raises `Unavailable`."""
         ours = re.compile(re.escape(transactional_id(self._group.id, replica, "")) + _UUID)
         states = ["Ongoing", "PrepareCommit", "PrepareAbort"]
-        listed = self._asked(lambda: self._admin.list_transactions(state_filters=states))
+        with administering(self._config, self._name) as admin:
+            listed = admin.list_transactions(state_filters=states)
         found = {one.transactional_id for of_broker in listed.values() for one in of_broker}
         return sorted(one for one in found if ours.fullmatch(one))
-
-    def __enter__(self) -> Self:
-        """Connected already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let go of connections."""
-        self._admin.close()
 
 
 class Seen(NamedTuple):
@@ -211,14 +171,11 @@ class Retiring:
         Raises `StillMemberError` while it is a member: then nothing has changed. Raises `EvalgaugeError` where another
         process does the same, and `Unavailable`; then it can be done again, and what was begun is finished.
         """
-        identity = Identity(f"{self._group.id}-retirement", self._group.transaction_timeout, self._group.id)
-        with (
-            closing(open_sender(self._config, self._name, identity)) as sender,
-            Brokers(self._config, self._name) as brokers,
-        ):
+        identity = Identity(f"{self._group.id}/retirement", self._group.transaction_timeout, self._group.id)
+        with closing(open_sender(self._config, self._name, identity)) as sender:
             sender.begin()
             try:
-                return self._retire(replica, sender, brokers)
+                return self._retire(replica, sender, Brokers(self._config, self._name))
             except Fenced as error:
                 raise EvalgaugeError(
                     f"another process retires replicas of group {self._group.id} at this moment; look with "

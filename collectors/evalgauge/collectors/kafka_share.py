@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from evalgauge.collectors.kafka_begun import BEGUN, Begun
 from evalgauge.collectors.kafka_changelog import Owner
 from evalgauge.collectors.kafka_client import Unavailable
 from evalgauge.collectors.kafka_retired import MARKS, Departures, first_partition
+from evalgauge.collectors.kafka_store import STALLED
 from evalgauge.core.collect import PartitionPages
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class Arrival(NamedTuple):
     """None where the engine has its state already."""
     term: int
     """Of our holding it."""
+    added: bool | None
+    """It, or its topic, came after the group had begun to read; None where it has not begun."""
 
 
 class Share:
@@ -42,6 +47,8 @@ class Share:
         self._store = store
         self._membership = store.membership
         self._reading: Reading | None = None
+        self._began = self._moved = 0.0
+        """When the reading began, and when it last brought something."""
         self._owners: dict[Partition, tuple[Owner, Topic, Known]] = {}
         """Those whose state is being read."""
         self._of_departed: list[Owner] = []
@@ -69,7 +76,10 @@ class Share:
         self._loaded = {
             one: arrival
             for one, arrival in self._loaded.items()
-            if one in known and known[one].term == arrival.term
+            if one in known
+            and known[one].term == arrival.term
+            # Else its topic was made again meanwhile, and what was read is of the old one.
+            and (one.topic not in topics or topics[one.topic].id == arrival.topic_id)
         }
         self._first = first_partition(topics)
         new = {one: topics[one.topic] for one in known if one not in self._loaded and one.topic in topics}
@@ -79,7 +89,7 @@ class Share:
             self._reading = None
         if self._reading is None:
             self._begin(new, known)
-        if self._reading is not None and self._reading.step(0):
+        if self._reading is not None and self._goes_on(self._reading):
             self._take(self._reading, known)
             self._reading.close()
             self._reading = None
@@ -96,7 +106,7 @@ class Share:
         wanted: list[Owner] = []
         if new:
             # With every partition that comes, the marks too: one of them may be of us, set while nobody heard of us.
-            wanted = [MARKS, *(owner for owner, _, _ in owners.values() if self._store.moving)]
+            wanted = [MARKS, BEGUN, *(owner for owner, _, _ in owners.values() if self._store.moving)]
         elif self._keeps():
             departed = self._departures.missing()
             wanted = departed or ([MARKS] if self._departures.due() else [])
@@ -106,10 +116,22 @@ class Share:
             for one in new:
                 self._store.sound(one, known[one].committed)
             self._reading = self._store.reading(wanted)
+            self._began = self._moved = time.monotonic()
         except Unavailable as error:
             self.trouble = f"the changelog cannot be read: {error}"
             return
         self._owners, self._of_departed = owners, departed
+
+    def _goes_on(self, reading: Reading) -> bool:
+        done = reading.step(0)
+        now = time.monotonic()
+        if done and not self._of_departed:
+            self._store.restored(now - self._began, reading.records)
+        elif reading.moved:
+            self._moved = now
+        elif now - self._moved > STALLED:
+            self._membership.held_up()
+        return done
 
     def _keeps(self) -> bool:
         return self._first is not None and (
@@ -121,13 +143,18 @@ class Share:
             self._departures.take(self._of_departed, reading)
             return
         self._departures.learn(reading)
+        if not self._owners:
+            return
+        begun = Begun(reading)
         for partition, (owner, topic, was) in self._owners.items():
+            begun.sound(partition, topic, was.committed, self._store.group)
             # Else somebody had it in between, and what was read may be old.
             if known.get(partition) == was:
                 pages = PartitionPages({}, [])
                 if self._store.moving:
                     pages = PartitionPages(reading.held(owner).pages, reading.digests(owner))
-                self._loaded[partition] = Arrival(was.committed, topic.id, pages, was.term)
+                added = begun.added(partition, topic)
+                self._loaded[partition] = Arrival(was.committed, topic.id, pages, was.term, added)
 
     def departed(self) -> tuple[Partition, Mapping[str, Departed]] | None:
         """With which partition the totals of which retired replicas are to be shown; None if nothing has changed."""
@@ -141,12 +168,12 @@ class Share:
             self._departures.forget()
         return None if shown is None else (shown, {})
 
-    def begin(self, partition: Partition, arrival: Arrival) -> bool:
-        """The input reads it from now on; False if it is ours no more."""
+    def begin(self, partition: Partition, arrival: Arrival, partitions: int) -> bool:
+        """The input reads it from now on, of a topic with so many partitions; False if it is ours no more."""
         self.ready.pop(partition, None)
         self._loaded.pop(partition, None)
         # First: from `begin` on the store may commit for it, and knows a place of it perhaps from an earlier term.
-        self._store.adopted(partition, arrival)
+        self._store.adopted(partition, partitions if arrival.committed is None else None)
         return self._membership.begin(partition, arrival.term)
 
     def close(self) -> None:

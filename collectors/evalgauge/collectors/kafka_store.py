@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import msgspec
 
 from evalgauge.collectors import kafka_changelog, kafka_letters
+from evalgauge.collectors.kafka_admin import positions_of
+from evalgauge.collectors.kafka_begun import begun_record
 from evalgauge.collectors.kafka_changelog import (
     Held,
     Owner,
     Reading,
-    digests_record,
+    digests_records,
     key_of,
     page_records,
     sound,
@@ -44,12 +46,11 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_client import Client, Cluster, Transactions
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
-    from evalgauge.collectors.kafka_share import Arrival
     from evalgauge.core.store import Commit, DeadLetterLimits
 
 _log = logging.getLogger(__name__)
 _RETRY = 0.5
-_STALLED = 0.5
+STALLED = 0.5
 """Seconds without a record after which a reading that is not at its end waits for an open transaction."""
 
 
@@ -112,8 +113,12 @@ class KafkaStore:
         self._metrics: dict[str, str] = {}
         self._dropped: list[str] = []
         """Meanings to delete with the next transaction."""
+        self._new: dict[Partition, int] = {}
+        """Partitions that the group has not begun yet, with how many their topic has."""
+        self._doubtful: dict[Partition, Committed] = {}
+        """Positions of a transaction of which it is not known whether it was committed."""
         self._ids: dict[str, str] = {}
-        """Partition → id of its topic."""
+        """Partition → id of the topic that its state is of, as of our last commit of it."""
         self._places: dict[Partition, Committed] = {}
         """Partition → what we committed last of it."""
 
@@ -121,6 +126,11 @@ class KafkaStore:
     def replica(self) -> str:
         """Who we are in the group."""
         return self._replica.name
+
+    @property
+    def group(self) -> str:
+        """Of which we are a member."""
+        return self._group.id
 
     @property
     def seed(self) -> int:
@@ -140,6 +150,9 @@ class KafkaStore:
     def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
         """Join the group anew, then read the replica's state: after that nobody else of our name can change it."""
         self._leave()
+        self._dropped = []
+        self._doubtful = {}
+        self._new = {}
         self._meanings = list(meanings)
         self._ids_age = ids_age
         self.moving = bool(list(moving) or ids_age)
@@ -158,7 +171,7 @@ class KafkaStore:
         self._waits_for = f"the changelog {self._changelog}"
         started = time.monotonic()
         held, records = self._patiently(self._read)
-        self._restored_in, self._restored_records = time.monotonic() - started, records
+        self.restored(time.monotonic() - started, records)
         _log.info(
             "input %s: state of replica %s restored in %.1f s from %s records",
             self._name,
@@ -181,6 +194,10 @@ class KafkaStore:
             last_commit=0.0 if said is None else said.time,
             lost="",
         )
+
+    def restored(self, seconds: float, records: int) -> None:
+        """How long it took to read state, ours or that of partitions that came."""
+        self._restored_in, self._restored_records = seconds, records
 
     def _patiently(self, what: Any) -> Any:
         """Do it until it succeeds. Raises `Stopped`."""
@@ -225,13 +242,14 @@ class KafkaStore:
             ),
             (
                 Topic(letters, kafka_letters.PARTITIONS, group.replication, kafka_letters.SETTINGS),
-                Topic(letters),
+                Topic(letters, at_least=kafka_letters.PARTITIONS),
             ),
         ]
         if self._ids_age:
             settings = kafka_changelog.ids_settings(self._ids_age)
             one = Topic(group.ids_topic, kafka_changelog.PARTITIONS, group.replication, settings)
-            wanted.append((one, Topic(group.ids_topic, settings=settings)))
+            essential = Topic(group.ids_topic, settings=settings, at_least=kafka_changelog.PARTITIONS)
+            wanted.append((one, essential))
         return wanted
 
     def _refuse_if_retired(self) -> None:
@@ -260,7 +278,7 @@ class KafkaStore:
             while not reading.step(0.1):
                 if reading.moved:
                     waits_since = time.monotonic()
-                elif time.monotonic() - waits_since > _STALLED:
+                elif time.monotonic() - waits_since > STALLED:
                     orphans.settle(own=True)
                 if self._stopped.is_set():
                     raise Stopped
@@ -303,10 +321,11 @@ class KafkaStore:
         slots = [Partition(self._changelog, number) for number in range(kafka_changelog.PARTITIONS)]
         return not any(self._cluster.written(slots).values())
 
-    def adopted(self, partition: Partition, arrival: Arrival) -> None:
-        """The input begins to read a partition."""
-        self._ids[str(partition)] = arrival.topic_id
+    def adopted(self, partition: Partition, partitions: int | None) -> None:
+        """The input begins to read a partition; `partitions` of its topic where the group has no position of it."""
         self._places.pop(partition, None)
+        if partitions is not None:
+            self._new[partition] = partitions
 
     # -- commit -------------------------------------------------------------------------------------------
 
@@ -314,41 +333,69 @@ class KafkaStore:
         """Write a checkpoint in one transaction. Raises `StoreUnavailableError` and `FencedError`."""
         del limits  # the topic's own retention bounds it
         self._dropped += [meaning for meaning in commit.dropped if meaning not in self._dropped]
-        offsets = {
-            Partition.named(partition): _committed(position)
+        places = {
+            Partition.named(partition): Place.of(position)
             for (_, partition), position in commit.positions.items()
         }
+        offsets = {partition: _committed(place) for partition, place in places.items()}
+        # Not before: until the engine takes up a topic that was made again, what it holds is of the old one.
+        ids = self._ids | {str(partition): place.topic_id for partition, place in places.items()}
         if not offsets:
             # Without a position nothing would fence it; one that is committed already does.
-            partition = next(filter(self.membership.reads, self._places), None)
+            partition = next(filter(self.membership.reads, list(self._places)), None)
             if partition is None:
                 if commit.pages or commit.partition_pages or commit.dead_letters:
                     raise StoreUnavailableError("no partition is ours, so that nothing can be committed")
                 return {}
             offsets = {partition: self._places[partition]}
         failpoints.reach("commit.before")
-        self._write(commit, offsets)
+        if not self._landed(offsets):
+            self._write(commit, ids, offsets)
         failpoints.reach("commit.after")
+        self._ids = ids
         self._places |= offsets
+        for partition in offsets:
+            self._new.pop(partition, None)
         self._committed(commit)
         return {}
 
-    def _write(self, commit: Commit, offsets: Mapping[Partition, Committed]) -> None:
+    def _landed(self, offsets: dict[Partition, Committed]) -> bool:
+        """Whether the transaction before, of the same, was committed after all: dead letters would be there twice."""
+        doubtful, self._doubtful = self._doubtful, {}
+        if not doubtful or doubtful != offsets or self._transactions is None:
+            return False
+        try:
+            self._transactions.begin()  # from then on its outcome is settled
+            found = positions_of(self._config, self._name, self._group.id, offsets)
+            # Still ours, so that nobody else can have committed the same.
+            self.membership.standing(offsets)
+        except (Unavailable, StoreUnavailableError) as error:
+            self._doubtful = doubtful
+            raise StoreUnavailableError(str(error)) from error
+        return all(found.get(partition) == one.offset for partition, one in offsets.items())
+
+    def _write(self, commit: Commit, ids: Mapping[str, str], offsets: dict[Partition, Committed]) -> None:
         try:
             if self._transactions is None:
                 self._transactions = self._library.transactions(self._replica.name)
             standing = self.membership.standing(offsets)
             try:
-                self._transactions.write(self._records(commit), offsets, standing)
+                self._transactions.write(self._records(commit, ids, offsets), offsets, standing)
             except Fenced:
                 # Every rebalance makes a generation stale, those too that leave us what is ours: only the membership
                 # knows, and what is still ours is written with what the group knows us by now.
                 standing = self.membership.standing(offsets)
-                self._transactions.write(self._records(commit), offsets, standing)
-        except (Fenced, Unavailable) as error:
+                self._transactions.write(self._records(commit, ids, offsets), offsets, standing)
+        except Fenced as error:
+            raise StoreUnavailableError(str(error)) from error
+        except Unavailable as error:
+            if any(self._places.get(partition) != one for partition, one in offsets.items()):
+                self._doubtful = offsets
             raise StoreUnavailableError(str(error)) from error
 
-    def _records(self, commit: Commit) -> Iterable[Record]:
+    def _records(
+        self, commit: Commit, ids: Mapping[str, str], offsets: Mapping[Partition, Committed]
+    ) -> Iterable[Record]:
         topic, replica = self._changelog, self._replica
         for meaning in self._dropped:
             for key in sorted(self._keys.get(meaning, ())):
@@ -358,9 +405,7 @@ class KafkaStore:
             yield table_record(topic, replica, info)
         yield from page_records(topic, replica, commit.pages)
         for partition, meaning, page in commit.partition_pages:
-            yield from page_records(
-                topic, Owner.partition(partition, self._ids[partition]), [(meaning, page)]
-            )
+            yield from page_records(topic, Owner.partition(partition, ids[partition]), [(meaning, page)])
         gone = set(self._dropped)
         metrics = self._metrics | {info.meaning: info.metric for info in commit.tables}
         said = Said(
@@ -368,8 +413,11 @@ class KafkaStore:
         )
         yield Record(topic, replica.slot, key_of(replica), msgspec.json.encode(said))
         for partition, digests in commit.digests.items():
-            owner = Owner.partition(partition, self._ids[partition])
-            yield digests_record(self._group.ids_topic, owner, commit.time, digests)
+            owner = Owner.partition(partition, ids[partition])
+            yield from digests_records(self._group.ids_topic, owner, commit.time, digests)
+        for one, partitions in list(self._new.items()):
+            if one in offsets:
+                yield begun_record(topic, one, ids[str(one)], partitions)
         for letter in commit.dead_letters:
             yield letter_record(self._group.dead_letter_topic, letter)
         failpoints.reach("commit.inside")
@@ -413,12 +461,13 @@ class KafkaStore:
         if self._transactions is not None:
             self._transactions.close()
             self._transactions = None
+        # An input that did not end in time may still be using them.
+        self._disconnect()
 
     def close(self) -> None:
         """Let go of connections and threads."""
         self._stopped.set()
         self._leave()
-        self._disconnect()
 
     def _disconnect(self) -> None:
         for one in (self._reader, self._cluster):
@@ -427,8 +476,7 @@ class KafkaStore:
         self._reader = self._cluster = None
 
 
-def _committed(position: Any) -> Committed:
-    place = Place.of(position)
+def _committed(place: Place) -> Committed:
     rest = {key: value for key, value in place.position().items() if key != "offset"}
     return Committed(place.offset, msgspec.json.encode(rest).decode())
 

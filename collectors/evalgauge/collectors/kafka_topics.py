@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evalgauge.collectors.kafka_client import Unavailable
+from evalgauge.collectors.kafka_admin import administering
 from evalgauge.core.commands.options import printable
-from evalgauge.core.errors import ConfigError, EvalgaugeError
+from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.findings import suggest
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ TOPIC_SECONDS = 10
 """How long a new topic may take to have its leaders."""
 ALREADY_EXISTS = 36
 """Kafka's error code."""
+_MAY_NOT = {29, 31}
+"""Its codes where we may not create: TOPIC_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Topic:
     partitions: int | None = None
     replication: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    at_least: int | None = None
+    """Partitions that one which is there already must have."""
 
 
 def created(admin: KafkaAdminClient, wanted: Topic, compared: Topic | None = None) -> str:
@@ -54,10 +58,18 @@ def created(admin: KafkaAdminClient, wanted: Topic, compared: Topic | None = Non
     [answer] = admin.create_topics({wanted.name: request}, raise_errors=False)["topics"]
     if answer["error_code"] not in {0, ALREADY_EXISTS}:
         why = answer["error_message"] or _error(answer["error_code"])
-        raise EvalgaugeError(f"topic `{printable(wanted.name)}` was not created: {printable(why)}")
-    _wait(admin, wanted.name)
-    there = _found(admin, wanted.name)
-    if answer["error_code"] == ALREADY_EXISTS and (found := _differences(compared or wanted, there)):
+        refusal = EvalgaugeError(f"topic `{printable(wanted.name)}` was not created: {printable(why)}")
+        if answer["error_code"] not in _MAY_NOT:
+            raise refusal
+        # Somebody who may has perhaps made it.
+        try:
+            there = _found(admin, wanted.name)
+        except EvalgaugeError:
+            raise refusal from None
+    else:
+        _wait(admin, wanted.name)
+        there = _found(admin, wanted.name)
+    if answer["error_code"] and (found := _differences(compared or wanted, there)):
         lines = "\n".join(f"  {one}" for one in found)
         raise EvalgaugeError(
             f"topic `{wanted.name}` is there already, and not as wanted. It was left as it is:\n{lines}\n"
@@ -121,6 +133,8 @@ def _differences(wanted: Topic, there: _There) -> list[str]:
     found = []
     if wanted.partitions not in {None, there.partitions}:
         found.append(f"partitions: {there.partitions}, not {wanted.partitions}")
+    if wanted.at_least is not None and there.partitions < wanted.at_least:
+        found.append(f"partitions: {there.partitions}, at least {wanted.at_least} are needed")
     if wanted.replication is not None and there.replication != {wanted.replication}:
         found.append(f"replication: {_numbers(there.replication)}, not {wanted.replication}")
     for key, value in wanted.settings.items():
@@ -170,19 +184,6 @@ def make_topics(config: KafkaConfig, name: str, wanted: Sequence[tuple[Topic, To
 
     Raises `Unavailable` where the brokers do not answer, and `EvalgaugeError` where one cannot serve.
     """
-    try:
-        import kafka  # noqa: PLC0415 - an extra
-        from kafka import errors  # noqa: PLC0415
-
-        from evalgauge.collectors.kafka_pure import connection_options, quiet  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "a Kafka group needs the package kafka-python: pip install 'evalgauge[kafka]'"
-        ) from error
-    quiet()
-    try:
-        with closing(kafka.KafkaAdminClient(**connection_options(config, name))) as admin:
-            for best, essential in wanted:
-                _log.info("input %s: %s", name, created(admin, best, essential))
-    except errors.KafkaError as error:
-        raise Unavailable(f"{type(error).__name__}: {error}") from error
+    with administering(config, name) as admin:
+        for best, essential in wanted:
+            _log.info("input %s: %s", name, created(admin, best, essential))

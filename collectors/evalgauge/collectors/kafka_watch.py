@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Partition, Unavailable
+from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Partition, TopicPattern, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +62,9 @@ class Watch:
         self._library = library
         self._config = config
         self._name = name
-        self._pattern = None if config.topic_pattern is None else re.compile(config.topic_pattern)
+        self._pattern = (
+            None if config.topic_pattern is None else TopicPattern(config.topic_pattern, config.group)
+        )
         self._time = int(config.start.timestamp() * 1000) if isinstance(config.start, datetime) else None
         self._changed = threading.Condition()
         self._asked: set[Partition] = set()
@@ -153,11 +154,7 @@ class Watch:
         cluster = self._cluster
         found = cluster.topics(self._config.topics)
         if self._pattern is not None:
-            found = {
-                name: topic
-                for name, topic in found.items()
-                if self._pattern.fullmatch(name) and not name.startswith("__")
-            }
+            found = {name: topic for name, topic in found.items() if self._pattern.match(name)}
         partitions = [Partition(name, number) for name, topic in found.items() for number in topic.partitions]
         ends = cluster.offsets(dict.fromkeys(partitions, LATEST))
         same = {

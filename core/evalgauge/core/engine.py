@@ -169,6 +169,8 @@ class Engine:
         state = self._partitions.restored(partition, pages)
         with self._lock:
             self._partitions.put(partition, state)
+        for slots in self._slots.values():
+            slots.drop(partition)  # if it was ours before, as a topic that was made again is
 
     def release(self, partition: str) -> None:
         """It is ours no more, and all of it is committed: what is shown of it vanishes."""

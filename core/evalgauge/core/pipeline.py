@@ -434,16 +434,19 @@ class Pipeline:
         for one in self.inputs.values():
             one.context.stop.set()
         self._intake.close()
+        self.restored = False  # at once, so that nothing is shown any more that may be another's by now
         for one in self.inputs.values():
             one.join(_ABANDON)
         self.engine.abandon()
-        self.restored = False
         self.close()
 
     def close(self) -> None:
-        """Commit what is left and end the workers."""
+        """Commit what is left and end the workers.
+
+        Where the last commit failed it is not tried again: what it held is read or sent again.
+        """
         try:
-            if self.engine.dirty and self.restored:
+            if self.engine.dirty and self.restored and not self._failing_since:
                 self.engine.commit()
         finally:
             if self._pool is not None:

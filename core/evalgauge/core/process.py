@@ -51,6 +51,8 @@ class Process:
         self._ending = threading.Event()
         self._reload_lock = threading.Lock()
         self._next: tuple[Config, list[Pack], Pipeline] | None = None
+        """What a reload has prepared; `_turn` guards it and `pipeline`."""
+        self._turn = threading.Lock()
         self._stopper: threading.Thread | None = None
         try:
             self.pipeline = self._build(config, self._packs)
@@ -108,9 +110,12 @@ class Process:
             try:
                 if not self.pipeline.restored:
                     self.pipeline.start()
+                if self._next is not None or self._ending.is_set():
+                    self._stop_inputs()  # who asked for it may have asked the pipeline before this one
                 self.pipeline.run(until_done=until_done, progress=progress)
-                if self._next is None:
+                if self._next is None or self._ending.is_set():
                     return
+                self.pipeline.close()
                 self._swap()
             except FencedError as error:
                 self._begin_anew(error)
@@ -134,14 +139,18 @@ class Process:
         self.pipeline.abandon()
         if self._ending.is_set():
             raise Stopped
-        self.pipeline = self._build(self._config, self._packs)
+        with self._turn:
+            self.pipeline = self._build(self._config, self._packs)
+            if self._next is not None:
+                config, packs, _ = self._next
+                self._next = config, packs, self._build(config, packs)
 
     def end(self) -> None:
         """End in order: inputs first, then what is queued, then the last commit; from any thread, at once."""
         if not self._ending.is_set():
             self._ending.set()
             self._stop_inputs()
-            if not self.pipeline.restored:
+            if not self.pipeline.restored or self._next is not None:
                 self._store.stop()
 
     def _stop_inputs(self) -> None:
@@ -169,7 +178,6 @@ class Process:
                 log.error("reload failed, the old configuration stays: %s", error)  # noqa: TRY400 - meant for people
                 self._metrics.set("evalgauge_config_last_reload_successful", 0)
                 return str(error)
-            self._stop_inputs()
             deadline = time.monotonic() + self._config.shutdown_timeout + 5
             while self._next is not None and not self._ending.is_set() and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -199,15 +207,20 @@ class Process:
             msg = "state cannot move from the state folder to an input while the process runs: restart it"
             raise ConfigError(msg)
         packs = load_with_own(config.packs)
-        self._next = (config, packs, self._build(config, packs))
+        pipeline = self._build(config, packs)
+        with self._turn:
+            self._next = config, packs, pipeline
+            self._stop_inputs()
 
     def _swap(self) -> None:
         assert self._next is not None  # noqa: S101 - for the type checker, and against a fault of the caller
-        self.pipeline.close()
-        config, packs, pipeline = self._next
+        taken = self._next
+        config, packs, pipeline = taken
         pipeline.start()
-        self._config, self._packs, self.pipeline = config, packs, pipeline
-        self._next = None
+        with self._turn:
+            self._config, self._packs, self.pipeline = config, packs, pipeline
+            if self._next is taken:  # else somebody has reloaded once more meanwhile
+                self._next = None
         self._metrics.set("evalgauge_config_last_reload_successful", 1)
         self._metrics.set("evalgauge_config_last_reload_success_timestamp_seconds", time.time())
         log.info("configuration reloaded")

@@ -1,0 +1,76 @@
+"""What a group asks of its brokers beside reading and writing. Always by kafka-python, whichever client reads."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from evalgauge.collectors.kafka_client import Partition, Unavailable
+from evalgauge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from evalgauge.collectors.kafka_config import KafkaConfig
+
+_UNKNOWN = "[Error 69]"
+"""How it tells GROUP_ID_NOT_FOUND."""
+
+
+@contextmanager
+def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
+    """A KafkaAdminClient for an input. Raises `ConfigError`, and `Unavailable` for what brokers refuse in the block."""
+    try:
+        import kafka  # noqa: PLC0415 - an extra
+        from kafka import errors  # noqa: PLC0415
+
+        from evalgauge.collectors.kafka_pure import connected, connection_options, quiet  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "a Kafka group needs the package kafka-python: pip install 'evalgauge[kafka]'"
+        ) from error
+    quiet()
+    admin = connected(kafka.KafkaAdminClient, connection_options(config, name))
+    try:
+        yield admin
+    except (errors.KafkaError, OSError) as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+    finally:
+        admin.close()
+
+
+def members_of(admin: Any, group: str) -> list[Any]:
+    """The members of a group as kafka-python describes them. Raises `Unavailable` where the brokers do not know yet."""
+    described = admin.describe_groups([group])[group]
+    if described["error"] and described["error"].startswith(_UNKNOWN):
+        return []  # its last member is gone, and its positions with it
+    if described["error"]:  # no answer is not the answer that nobody is there
+        raise Unavailable(f"group {group} cannot be looked at: {described['error']}")
+    return list(described["members"])
+
+
+def assigned_of(admin: Any, group: str) -> dict[str, list[Partition]]:
+    """Member → partitions it has now, none while the group settles who has what; named by replica where it is one.
+
+    Raises `Unavailable`.
+    """
+    found = {}
+    for member in members_of(admin, group):
+        assignment = member["member_assignment"]
+        assigned = assignment.get("assigned_partitions") if isinstance(assignment, dict) else None
+        partitions = [
+            Partition(str(one["topic"]), int(number))
+            for one in assigned or ()
+            for number in one["partitions"]
+        ]
+        found[str(member["group_instance_id"] or member["member_id"])] = sorted(partitions)
+    return found
+
+
+def positions_of(
+    config: KafkaConfig, name: str, group: str, partitions: Iterable[Partition]
+) -> dict[Partition, int]:
+    """Offsets that a group has committed, by partition. Raises `Unavailable`."""
+    with administering(config, name) as admin:
+        found = admin.list_group_offsets({group: [tuple(one) for one in partitions]})[group]
+    return {Partition(at.topic, at.partition): one.offset for at, one in found.items()}
