@@ -25,6 +25,8 @@ with warnings.catch_warnings():
     from kafka.net.sasl.oauth import AbstractTokenProvider
     from kafka.protocol.consumer import IsolationLevel
 
+    from evalgauge.collectors.kafka_unpack import quicken
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -162,7 +164,12 @@ class PureLibrary:
             "fetch_max_wait_ms": 500,
             **self._options,
         }
-        return PureClient(self._made(kafka.KafkaConsumer, options))
+        consumer = self._made(kafka.KafkaConsumer, options)
+        if not quicken(consumer):
+            _log.warning(
+                "kafka-python %s reads at half the speed of the versions known here", kafka.__version__
+            )
+        return PureClient(consumer)
 
     def cluster(self) -> PureCluster:
         """Connect. Raises `Unavailable`."""
