@@ -17,7 +17,7 @@ from tests.parts.part import free_port, until
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 """Building it takes minutes on a machine that has not done so before."""
 
 
