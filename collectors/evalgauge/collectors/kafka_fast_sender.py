@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from evalgauge.collectors.kafka_client import Partition, Record, Unavailable, too_large
 from evalgauge.collectors.kafka_fast import connection_options
+from evalgauge.collectors.kafka_fast_transactions import flush
 from evalgauge.collectors.kafka_sender import superseded
 from evalgauge.core import failpoints
 from evalgauge.core.errors import EvalgaugeError
@@ -100,7 +101,7 @@ class FastSender:
             positions = [TopicPartition(*at, offset) for at, offset in offsets.items()]
             metadata: Any = self._reader().consumer_group_metadata()
             producer.send_offsets_to_transaction(positions, metadata, _left(end))
-        producer.flush(_left(end))
+        flush(producer, _left(end))
         if self._undelivered is not None:
             raise KafkaException(self._undelivered[0])
         failpoints.reach("sender.inside")

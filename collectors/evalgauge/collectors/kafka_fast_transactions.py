@@ -105,7 +105,7 @@ class FastTransactions:
             _send(producer, record, undelivered, end)
         # Before the positions: whoever comes after us under our name waits for all that was written when it joined.
         # What the group took from us before that must be among it, or it would go on without what was counted.
-        producer.flush(_left(end))
+        flush(producer, _left(end))
         for error, record in undelivered:
             if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 raise too_large(record)
@@ -157,6 +157,14 @@ def _send(
             if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 raise too_large(record) from error
             raise
+
+
+def flush(producer: Producer, seconds: float) -> None:
+    """Wait until the brokers have answered all that was sent. Raises `KafkaException`."""
+    try:
+        producer.flush(seconds)
+    except SystemError as error:  # now and then, of a producer that is fenced meanwhile
+        raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from error
 
 
 def _left(end: float) -> float:
