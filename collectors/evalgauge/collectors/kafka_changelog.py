@@ -7,10 +7,12 @@ Keys are JSON arrays, so that Kafka's own tools show what they are:
     ["replica", "r1", MEANING, "values", 3]       one page of it
     ["partition", "judgments/4@TOPIC-ID", …]      the same of a partition's tables, which move with it
     ["group", "retired", "r3"]                    that replica r3 has left for good
+    ["group", "begun", "judgments/4@TOPIC-ID"]    that the group has begun to read a partition
+    ["letters", "TOPIC@TOPIC-ID", 7]              that a dead letter was sent back or thrown away
 
 All records of an owner are in one partition, given by a checksum of its name. It does not depend on how many partitions
 the topic has, as long as it has `PARTITIONS`: adding some must not make state disappear. What is of the whole group has
-the last of these for itself, so that everybody can look there at any time: it never holds more than a few records.
+the last of these for itself, so that everybody can look there at any time: it holds a few short records.
 """
 
 from __future__ import annotations
@@ -60,10 +62,10 @@ def ids_settings(age: float) -> dict[str, str]:
 
 
 class Owner(NamedTuple):
-    """Whose state it is: a replica's, a partition's, or the group's."""
+    """Whose state it is: a replica's, a partition's, the group's, or that of its dead letters."""
 
     scope: str
-    """`replica`, `partition` or `group`."""
+    """`replica`, `partition`, `group` or `letters`."""
     name: str
 
     @classmethod

@@ -319,6 +319,9 @@ class FastClient:
 
     def _by_partition(self, messages: list[Any]) -> dict[Partition, list[Any]]:
         """Messages come in long runs of one partition; a topic's name costs as much as all else together."""
+        numbers = list(map(_partition_of, messages))
+        if self._only_topic and numbers.count(numbers[0]) == len(numbers):
+            return {Partition(self._only_topic, numbers[0] or 0): messages}
         found: dict[Partition, list[Any]] = {}
         for number, run in groupby(messages, _partition_of):
             if self._only_topic:

@@ -17,6 +17,7 @@ from evalgauge.core.errors import ConfigError, EvalgaugeError, FencedError
 from evalgauge.core.export import Exporter, ExporterContext, InputReport, NotReady, StatusReport
 from evalgauge.core.flight import FlightRecorder, Phase
 from evalgauge.core.keyed import check_keys
+from evalgauge.core.memory import keep_freed
 from evalgauge.core.pack.loader import load_packs
 from evalgauge.core.pipeline import Pipeline
 from evalgauge.core.selfmetrics import SelfMetrics
@@ -84,6 +85,7 @@ class Process:
 
     def run(self, *, until_done: bool = False, progress: Callable[[], None] | None = None) -> None:
         """Run until `end` is called, or until every input has ended. Raises what ended it otherwise."""
+        keep_freed()
         metrics = self._metrics
         metrics.set("evalgauge_build_info", 1, (version("evalgauge"), platform.python_version()))
         for result in ("success", "failure"):  # an alert's increase() needs to have seen them at 0

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from evalgauge.core.errors import EvalgaugeError
-from evalgauge.core.memory import few_collections
+from evalgauge.core.memory import few_collections, keep_freed
 from evalgauge.core.reduce import Reducer
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def _work(plans: dict[str, Plan], take: Connection, give: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.environ.pop("EVALGAUGE_FAILPOINT", None)
     give.send([])
+    keep_freed()
     with few_collections():
         _reduce(plans, take, give)
 
