@@ -100,6 +100,8 @@ class KafkaCollector:
         self._pending: set[Partition] = set()
         """Partitions of which something was read that may not be handed over yet."""
         self._flushed = 0.0
+        self._took: float | None = 0.0
+        """Seconds that the engine took for what was handed over last; None while it is at it."""
         self._places: dict[str, Place] = {}
         """Where partitions were left that are not read now: from the run before, strayed, or of a deleted topic."""
         self._not_before: dict[Partition, int] = {}
@@ -171,11 +173,16 @@ class KafkaCollector:
             self._take(client.poll(_PAUSED_POLL))
             return
         wanted = self._handover.wait_empty(0) and self._context.engine_idle()
-        timeout = _POLL if not self._pending else 0 if wanted else _BUSY_POLL
-        polled = client.poll(timeout)
+        if wanted and self._took is None:
+            self._took = time.monotonic() - self._flushed
+        # While the engine is at it we look often, to know how long it takes.
+        waiting = _BUSY_POLL if self._pending or self._took is None else _POLL
+        polled = client.poll(0 if wanted and self._pending else waiting)
         self._take(polled)
         if wanted:
-            due = not polled.batches or time.monotonic() - self._flushed > _LINGER
+            since = time.monotonic() - self._flushed
+            # Many small chunks cost the engine as much as large ones: half of its time stays free, for more to come.
+            due = since > 2 * (self._took or 0.0) and (not polled.batches or since > _LINGER)
         else:
             due = sum(self._readers[partition].size for partition in self._pending) > _HELD_BYTES
         if due and self._pending:
@@ -218,6 +225,7 @@ class KafkaCollector:
                 self._handover.put(reader.take())
         self._pending.clear()
         self._flushed = time.monotonic()
+        self._took = None
 
     def _leave(self, partitions: list[Partition]) -> None:
         """Read these no more; remember the place after what was handed over."""
