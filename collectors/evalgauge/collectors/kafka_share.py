@@ -118,6 +118,7 @@ class Share:
             self._reading = self._store.reading(wanted)
             self._began = self._moved = time.monotonic()
         except Unavailable as error:
+            self._store.disconnect()
             self.trouble = f"the changelog cannot be read: {error}"
             return
         self._owners, self._of_departed = owners, departed
@@ -125,7 +126,7 @@ class Share:
     def _goes_on(self, reading: Reading) -> bool:
         done = reading.step(0)
         now = time.monotonic()
-        if done and not self._of_departed:
+        if done and self._owners:
             self._store.restored(now - self._began, reading.records)
         elif reading.moved:
             self._moved = now

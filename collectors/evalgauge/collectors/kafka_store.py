@@ -207,7 +207,7 @@ class KafkaStore:
                 found = what()
             except Unavailable as error:
                 # What it is connected to may be what is gone.
-                self._disconnect()
+                self.disconnect()
                 if str(error) != told:
                     _log.warning("input %s: waiting for %s: %s", self._name, self._waits_for, error)
                 told = str(error)
@@ -218,10 +218,8 @@ class KafkaStore:
         raise Stopped
 
     def _prepare(self) -> bool:
-        if self._cluster is None:
-            self._cluster = self._library.cluster()
         make_topics(self._config, self._name, self._topics())
-        topic = self._cluster.topics([self._changelog]).get(self._changelog)
+        topic = self._looking().topics([self._changelog]).get(self._changelog)
         if topic is None:
             raise Unavailable(f"topic {self._changelog} is not there yet")
         sound(topic, self._changelog)
@@ -292,10 +290,13 @@ class KafkaStore:
         """Begin to read what the changelog holds of these. One at a time. Raises `Unavailable`."""
         if self._reader is None:
             self._reader = self._library.client()
+        ids = (self._group.ids_topic, time.time() - self._ids_age) if self._ids_age else None
+        return Reading(self._reader, self._looking(), owners, self._changelog, ids)
+
+    def _looking(self) -> Cluster:
         if self._cluster is None:
             self._cluster = self._library.cluster()
-        ids = (self._group.ids_topic, time.time() - self._ids_age) if self._ids_age else None
-        return Reading(self._reader, self._cluster, owners, self._changelog, ids)
+        return self._cluster
 
     @property
     def membership(self) -> Membership:
@@ -317,9 +318,8 @@ class KafkaStore:
             )
 
     def _is_empty(self) -> bool:
-        assert self._cluster is not None  # noqa: S101 - for the type checker, and against a fault of the caller
         slots = [Partition(self._changelog, number) for number in range(kafka_changelog.PARTITIONS)]
-        return not any(self._cluster.written(slots).values())
+        return not any(self._looking().written(slots).values())
 
     def adopted(self, partition: Partition, partitions: int | None) -> None:
         """The input begins to read a partition; `partitions` of its topic where the group has no position of it."""
@@ -462,14 +462,15 @@ class KafkaStore:
             self._transactions.close()
             self._transactions = None
         # An input that did not end in time may still be using them.
-        self._disconnect()
+        self.disconnect()
 
     def close(self) -> None:
         """Let go of connections and threads."""
         self._stopped.set()
         self._leave()
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Look by new connections from now on: what was learnt of the brokers by the old ones may be wrong for good."""
         for one in (self._reader, self._cluster):
             if one is not None:
                 one.close()

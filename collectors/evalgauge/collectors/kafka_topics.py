@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -26,6 +27,9 @@ TOPIC_SECONDS = 10
 """How long a new topic may take to have its leaders."""
 ALREADY_EXISTS = 36
 """Kafka's error code."""
+_UNKNOWN = 3
+"""Where a broker knows no such topic."""
+_PAUSE = 0.1
 _MAY_NOT = {29, 31}
 """Its codes where we may not create: TOPIC_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED."""
 
@@ -109,7 +113,12 @@ class _There(NamedTuple):
 def _found(admin: KafkaAdminClient, name: str) -> _There:
     from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415 - as above
 
-    [described] = admin.describe_topics([name])
+    end = time.monotonic() + TOPIC_SECONDS
+    # A new topic is not known to every broker at once, and each is asked in turn.
+    while (described := admin.describe_topics([name])[0])[
+        "error_code"
+    ] == _UNKNOWN and time.monotonic() < end:
+        time.sleep(_PAUSE)
     if described["error_code"]:
         raise EvalgaugeError(f"topic `{name}` cannot be looked at: {_error(described['error_code'])}")
     resource = ConfigResource(ConfigResourceType.TOPIC, name)
