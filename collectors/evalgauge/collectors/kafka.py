@@ -40,6 +40,8 @@ _PAUSED_POLL = 0.05
 _BUSY_POLL = 0.005
 _LINGER = 0.05
 """Seconds that a partition with little to read waits at most for those with much."""
+_REST = 0.5
+"""Seconds that the engine is left alone at most, however long it was busy."""
 _TROUBLE_SHOWN = 10.0
 """Seconds that a complaint of the client is shown after it was last heard."""
 _HELD_BYTES = 8 << 20
@@ -179,12 +181,12 @@ class KafkaCollector:
         waiting = _BUSY_POLL if self._pending or self._took is None else _POLL
         polled = client.poll(0 if wanted and self._pending else waiting)
         self._take(polled)
-        if wanted:
+        due = sum(self._readers[partition].size for partition in self._pending) > _HELD_BYTES
+        if wanted and not due:
             since = time.monotonic() - self._flushed
             # Many small chunks cost the engine as much as large ones: half of its time stays free, for more to come.
-            due = since > 2 * (self._took or 0.0) and (not polled.batches or since > _LINGER)
-        else:
-            due = sum(self._readers[partition].size for partition in self._pending) > _HELD_BYTES
+            rest = min(2 * (self._took or 0.0), _REST)
+            due = since > rest and (not polled.batches or since > _LINGER)
         if due and self._pending:
             self._flush()
 

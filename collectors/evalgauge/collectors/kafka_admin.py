@@ -19,7 +19,7 @@ _UNKNOWN = "[Error 69]"
 
 @contextmanager
 def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
-    """A KafkaAdminClient for an input. Raises `ConfigError`, and `Unavailable` for what brokers refuse in the block."""
+    """A KafkaAdminClient for an input. Raises `ConfigError` without the library, else `Unavailable`."""
     try:
         import kafka  # noqa: PLC0415 - an extra
         from kafka import errors  # noqa: PLC0415
@@ -30,7 +30,12 @@ def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
             "a Kafka group needs the package kafka-python: pip install 'evalgauge[kafka]'"
         ) from error
     quiet()
-    admin = connected(kafka.KafkaAdminClient, connection_options(config, name))
+    try:
+        admin = connected(kafka.KafkaAdminClient, connection_options(config, name))
+    except (
+        ConfigError
+    ) as error:  # files of keys and tokens are read anew, and may be away while they are renewed
+        raise Unavailable(str(error)) from error
     try:
         yield admin
     except (errors.KafkaError, OSError) as error:

@@ -16,7 +16,7 @@ from evalgauge.core.errors import StateError
 
 if TYPE_CHECKING:
     from evalgauge.collectors.kafka_changelog import Reading
-    from evalgauge.collectors.kafka_client import Committed, Partition, Topic
+    from evalgauge.collectors.kafka_client import Partition, Topic
 
 BEGUN = Owner("group", "begun")
 
@@ -46,15 +46,20 @@ class Begun:
                 f"the changelog holds a mark of a partition that cannot be read: {error}"
             ) from error
 
-    def sound(self, partition: Partition, topic: Topic, committed: Committed | None, group: str) -> None:
-        """Raise `StateError` where a partition was begun, and the group has lost its position."""
-        if committed is None and topic.id and _name(partition, topic.id) in self._marks:
-            raise StateError(
-                f"group {group} has no position of {partition}, though its changelog holds what was counted of it: "
-                "brokers delete positions of a group that is away for longer than offsets.retention.minutes. To begin "
-                "anew would count twice. With all replicas stopped, set the position where it should go on "
-                "(kafka-consumer-groups.sh --reset-offsets), or begin with another group and changelog"
-            )
+    def has(self, partition: Partition, topic: Topic) -> bool:
+        """Whether a partition was begun; False where the brokers have no ids to tell a topic from an older one."""
+        return bool(topic.id) and _name(partition, topic.id) in self._marks
+
+    @staticmethod
+    def lost(partition: Partition, group: str) -> StateError:
+        """A partition was begun, and the group has no position of it."""
+        return StateError(
+            f"group {group} has no position of {partition}, though its changelog holds what was counted of it: "
+            "brokers delete positions of a group that is away for longer than offsets.retention.minutes. To begin "
+            "anew would count twice. With all replicas stopped, and their sessions over, set the position after the "
+            "last record that was counted (kafka-consumer-groups.sh --reset-offsets), or begin with another group "
+            "and changelog"
+        )
 
     def added(self, partition: Partition, topic: Topic) -> bool | None:
         """Whether the partition, or its topic, came after the group had begun; None where it had not."""

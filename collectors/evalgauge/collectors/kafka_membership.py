@@ -114,6 +114,13 @@ class Membership:
                 if held.stage is _Stage.KNOWN
             }
 
+    def ask_again(self, partition: Partition, term: int) -> None:
+        """Its position may be another by now."""
+        with self._changed:
+            held = self._held.get(partition)
+            if held is not None and held.term == term and held.stage is _Stage.KNOWN:
+                held.stage, held.term = _Stage.ASKED, next(self._terms)
+
     def begin(self, partition: Partition, term: int) -> bool:
         """The input reads it from now on, or again; False if it is ours no more, or only again."""
         with self._changed:

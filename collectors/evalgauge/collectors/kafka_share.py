@@ -51,6 +51,8 @@ class Share:
         """When the reading began, and when it last brought something."""
         self._owners: dict[Partition, tuple[Owner, Topic, Known]] = {}
         """Those whose state is being read."""
+        self._doubted: set[Partition] = set()
+        """Partitions without a position, though they were begun; asked for once more."""
         self._of_departed: list[Owner] = []
         """Retired replicas whose totals are being read; empty where it is marks and partitions."""
         self._departures = Departures(store.replica)
@@ -148,14 +150,21 @@ class Share:
             return
         begun = Begun(reading)
         for partition, (owner, topic, was) in self._owners.items():
-            begun.sound(partition, topic, was.committed, self._store.group)
-            # Else somebody had it in between, and what was read may be old.
-            if known.get(partition) == was:
-                pages = PartitionPages({}, [])
-                if self._store.moving:
-                    pages = PartitionPages(reading.held(owner).pages, reading.digests(owner))
-                added = begun.added(partition, topic)
-                self._loaded[partition] = Arrival(was.committed, topic.id, pages, was.term, added)
+            if known.get(partition) != was:
+                continue  # somebody had it in between, and what was read may be old
+            if was.committed is None and begun.has(partition, topic):
+                # Somebody may have begun it since we were told of its position.
+                if partition in self._doubted:
+                    raise begun.lost(partition, self._store.group)
+                self._doubted.add(partition)
+                self._membership.ask_again(partition, was.term)
+                continue
+            self._doubted.discard(partition)
+            pages = PartitionPages({}, [])
+            if self._store.moving:
+                pages = PartitionPages(reading.held(owner).pages, reading.digests(owner))
+            added = begun.added(partition, topic)
+            self._loaded[partition] = Arrival(was.committed, topic.id, pages, was.term, added)
 
     def departed(self) -> tuple[Partition, Mapping[str, Departed]] | None:
         """With which partition the totals of which retired replicas are to be shown; None if nothing has changed."""

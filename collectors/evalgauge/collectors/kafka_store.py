@@ -253,12 +253,24 @@ class KafkaStore:
     def _refuse_if_retired(self) -> None:
         reading = self.reading([MARKS])
         try:
-            while not reading.step(0.1):
-                if self._stopped.is_set():
-                    raise Stopped
+            self._complete(reading)
         finally:
             reading.close()
         refuse_retired(self._replica.name, marks_of(reading))
+
+    def _complete(self, reading: Reading) -> None:
+        """Read to the end; whatever an earlier life of ours, or a member that is gone, left open is ended."""
+        orphans = Orphans(self._config, self._name, self._replica.name)
+        waits_since = time.monotonic()
+        while not reading.step(0.1):
+            if reading.moved:
+                waits_since = time.monotonic()
+            elif time.monotonic() - waits_since > STALLED:
+                orphans.settle(own=True)
+            if self._stopped.is_set():
+                raise Stopped
+            if self._membership is not None:
+                self._membership.check()
 
     def _joined(self) -> bool | None:
         membership = self.membership
@@ -270,17 +282,8 @@ class KafkaStore:
     def _read(self) -> tuple[Held, int] | None:
         # Again with the marks, because only a member is not retired any more.
         reading = self.reading([self._replica, MARKS])
-        orphans = Orphans(self._config, self._name, self._replica.name)
-        waits_since = time.monotonic()
         try:
-            while not reading.step(0.1):
-                if reading.moved:
-                    waits_since = time.monotonic()
-                elif time.monotonic() - waits_since > STALLED:
-                    orphans.settle(own=True)
-                if self._stopped.is_set():
-                    raise Stopped
-                self.membership.check()
+            self._complete(reading)
             refuse_retired(self._replica.name, marks_of(reading))
             return reading.held(self._replica), reading.records
         finally:
@@ -362,7 +365,7 @@ class KafkaStore:
     def _landed(self, offsets: dict[Partition, Committed]) -> bool:
         """Whether the transaction before, of the same, was committed after all: dead letters would be there twice."""
         doubtful, self._doubtful = self._doubtful, {}
-        if not doubtful or doubtful != offsets or self._transactions is None:
+        if not doubtful or doubtful != offsets or self._dropped or self._transactions is None:
             return False
         try:
             self._transactions.begin()  # from then on its outcome is settled
@@ -490,6 +493,11 @@ def place_of(committed: Committed) -> Place:
             if committed.metadata
             else {}
         )
-        return Place.of({**rest, "offset": committed.offset})
+        return Place.of({"bytes": _bytes_at(committed.offset), **rest, "offset": committed.offset})
     except (msgspec.DecodeError, msgspec.ValidationError, TypeError):
-        return Place(committed.offset)
+        return Place(committed.offset, _bytes_at(committed.offset))
+
+
+def _bytes_at(offset: int) -> int:
+    """A place in the stream that no event had before, where only the offset is known, as others commit it."""
+    return offset << 20

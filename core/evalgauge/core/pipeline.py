@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+COMMIT_ERRORS = (sqlite3.Error, OSError, StoreUnavailableError)
+"""What a commit raises that may succeed when it is tried again."""
 BULK_BYTES = 256 << 10
 """Chunks from this size on go to a worker process, where there are any."""
 _GROUP_TIME = 0.02
@@ -318,7 +320,7 @@ class Pipeline:
         try:
             if self.engine.dirty:
                 self.engine.commit()
-        except (sqlite3.Error, OSError, StoreUnavailableError) as error:
+        except COMMIT_ERRORS as error:
             self._failing_since = self._failing_since or time.time()
             self._retry_at = now + _RETRY
             log.error("commit failed, tried again in %s s: %s", _RETRY, error)  # noqa: TRY400 - meant for people

@@ -19,7 +19,7 @@ from evalgauge.core.flight import FlightRecorder, Phase
 from evalgauge.core.keyed import check_keys
 from evalgauge.core.memory import keep_freed
 from evalgauge.core.pack.loader import load_packs
-from evalgauge.core.pipeline import Pipeline
+from evalgauge.core.pipeline import COMMIT_ERRORS, Pipeline
 from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.stores import kept_store, open_store
 
@@ -117,7 +117,7 @@ class Process:
                 self.pipeline.run(until_done=until_done, progress=progress)
                 if self._next is None or self._ending.is_set():
                     return
-                self.pipeline.close()
+                self._close_before_swap()
                 self._swap()
             except FencedError as error:
                 self._begin_anew(error)
@@ -213,6 +213,12 @@ class Process:
         with self._turn:
             self._next = config, packs, pipeline
             self._stop_inputs()
+
+    def _close_before_swap(self) -> None:
+        try:
+            self.pipeline.close()
+        except COMMIT_ERRORS as error:
+            log.warning("the last commit before the reload failed, what it held comes again: %s", error)
 
     def _swap(self) -> None:
         assert self._next is not None  # noqa: S101 - for the type checker, and against a fault of the caller
