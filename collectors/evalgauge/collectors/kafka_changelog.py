@@ -172,12 +172,15 @@ class Reading:
         """Read so far."""
         self.moved = False
         """The last step brought something."""
+        self.trouble = ""
+        """What the client complained of last."""
         client.assign(self._begins)
 
     def step(self, timeout: float) -> bool:
         """Read for about so many seconds; True once all is read. Raises `StateError` for what is no changelog."""
         polled = self._client.poll(timeout)
         self.moved = bool(polled.batches)
+        self.trouble = polled.trouble or self.trouble
         if polled.strayed:
             raise StateError(f"{polled.strayed[0]} lost records while state was read from it")
         for batch in polled.batches:
@@ -200,6 +203,15 @@ class Reading:
         del rest
         if owner in self._ids and value is not None:
             self._ids[owner].append((_TIME.unpack_from(value)[0], value[_TIME.size :]))
+
+    def behind(self) -> str:
+        """How far it has come, in words, where it does not go on."""
+        waits = [
+            f"{one} is read to {self._client.position(one)} of {end}"
+            for one, end in self._goal.items()
+            if (self._client.position(one) or 0) < end
+        ]
+        return "; ".join([*waits, *([self.trouble] if self.trouble else [])])
 
     def records_of(self, owner: Owner) -> Mapping[tuple[str | int, ...], bytes]:
         """What was found, by the rest of the keys."""

@@ -10,7 +10,7 @@ from evalgauge.collectors.kafka_begun import BEGUN, Begun
 from evalgauge.collectors.kafka_changelog import Owner
 from evalgauge.collectors.kafka_client import Unavailable
 from evalgauge.collectors.kafka_retired import MARKS, Departures, first_partition
-from evalgauge.collectors.kafka_store import STALLED
+from evalgauge.collectors.kafka_store import STALLED, STUCK
 from evalgauge.core.collect import PartitionPages
 
 if TYPE_CHECKING:
@@ -132,6 +132,12 @@ class Share:
             self._store.restored(now - self._began, reading.records)
         elif reading.moved:
             self._moved = now
+        elif now - self._moved > STUCK:
+            self.trouble = f"the reading of the changelog does not go on: {reading.behind()}"
+            _log.warning("%s; it is begun anew", self.trouble)
+            reading.close()
+            self._reading = None
+            self._store.disconnect()
         elif now - self._moved > STALLED:
             self._membership.held_up()
         return done

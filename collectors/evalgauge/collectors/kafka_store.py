@@ -53,6 +53,9 @@ _RETRY = 0.5
 STALLED = 0.5
 """Seconds without a record after which a reading that is not at its end waits for an open transaction."""
 
+STUCK = 15.0
+"""Seconds without a record after which a reading is begun anew, by another client: it may be that which is stuck."""
+
 
 class Library(Joining, Protocol):
     """Makes what a store needs of a client library."""
@@ -265,6 +268,8 @@ class KafkaStore:
         while not reading.step(0.1):
             if reading.moved:
                 waits_since = time.monotonic()
+            elif time.monotonic() - waits_since > STUCK:
+                raise Unavailable(f"its reading does not go on: {reading.behind()}")
             elif time.monotonic() - waits_since > STALLED:
                 orphans.settle(own=True)
             if self._stopped.is_set():
