@@ -269,6 +269,7 @@ class KafkaStore:
             if reading.moved:
                 waits_since = time.monotonic()
             elif time.monotonic() - waits_since > STUCK:
+                orphans.abort_hanging(reading.waits_for())
                 raise Unavailable(f"its reading does not go on: {reading.behind()}")
             elif time.monotonic() - waits_since > STALLED:
                 orphans.settle(own=True)
