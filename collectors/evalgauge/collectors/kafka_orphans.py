@@ -115,7 +115,9 @@ class Orphans:
             and one.last_timestamp / 1000 < oldest
         ]
         for at, one in hanging:
-            admin.abort_transaction(AbortTransactionSpec(at, one.producer_id, one.producer_epoch))
+            admin.abort_transaction(
+                AbortTransactionSpec(at, one.producer_id, one.producer_epoch, one.coordinator_epoch)
+            )
             _log.warning(
                 "input %s: ended a transaction in %s/%s that its coordinator had forgotten, open since offset %s",
                 self._name,
