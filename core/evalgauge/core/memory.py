@@ -28,7 +28,8 @@ def keep_freed() -> None:
     """Let the C library keep freed memory, for the rest of the process. Does nothing where it is not glibc.
 
     Each chunk takes and frees several blocks of hundreds of kilobytes. Given back to the system, every page of the
-    next one must be made anew: that took a tenth of the time of reading Kafka.
+    next one must be made anew. One reader of Kafka took some hundredths less time without that; for a group the
+    difference was lost in the noise.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
