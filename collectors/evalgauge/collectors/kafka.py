@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from evalgauge.collectors.kafka_caretaker import Caretaker
-from evalgauge.collectors.kafka_chunks import FULL_BYTES, PartitionReader, Place
+from evalgauge.collectors.kafka_chunks import FULL_BYTES, PartitionReader
 from evalgauge.collectors.kafka_client import Partition, Polled, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_handover import Handover
 from evalgauge.collectors.kafka_keys import KeyCheck
 from evalgauge.collectors.kafka_letterbox import KafkaLetterBox
+from evalgauge.collectors.kafka_logs import Logs, is_another
+from evalgauge.collectors.kafka_place import Place, place_of
 from evalgauge.collectors.kafka_share import Arrival, Share
-from evalgauge.collectors.kafka_store import KafkaStore, Library, place_of
+from evalgauge.collectors.kafka_store import KafkaStore, Library
 from evalgauge.collectors.kafka_watch import View, Watch
 from evalgauge.core.collect import Chunk, InputContext, PartitionPages, Stopped
 from evalgauge.core.errors import ConfigError, EvalgaugeError
@@ -48,7 +49,6 @@ _HELD_BYTES = 8 << 20
 """Most that is kept of all partitions in chunks that are not full: a thousand of them would come to a gigabyte."""
 _UNTIL_END_PATIENCE = 30.0
 """Seconds within which the brokers must answer where reading is to end."""
-_NOTES = 3
 
 
 def open_library(config: KafkaConfig, name: str) -> Library:
@@ -108,8 +108,7 @@ class KafkaCollector:
         """Where partitions were left that are not read now: from the run before, strayed, or of a deleted topic."""
         self._not_before: dict[Partition, int] = {}
         """The number of the first view that may be believed about a partition that strayed, or has become ours."""
-        self._original: set[Partition] | None = None
-        """Partitions of the first look: the configured start is theirs, others begin at their first record."""
+        self._logs = Logs(config, context)
         self._share: Share | None = None
         """In a group."""
         self._begun: dict[Partition, Arrival] = {}
@@ -117,11 +116,8 @@ class KafkaCollector:
         self._given_up: set[Partition] = set()
         """Partitions that go to another member; the engine has their last chunk, or will have."""
         self._goal: dict[Partition, int] = {}
-        self._ends: dict[tuple[Partition, str], int] = {}
-        """Where the log of a partition (of the topic of this id) ended when that was last seen."""
         self._keys = None if config.keyed_by is None else KeyCheck(config.keyed_by, config.format)
         self._paused = False
-        self._explained: dict[Partition, str] = {}
         self._trouble = ("", 0.0)
         context.status.not_ready = "no broker has answered yet"
 
@@ -278,19 +274,19 @@ class KafkaCollector:
             if self._client is None and not self._connect():
                 return
             assert self._client is not None  # noqa: S101 - for the type checker
-            if self._original is None and not self._first_look(view):
+            if self._logs.original is None and not self._first_look(view):
                 return
             gone = [
                 partition
                 for partition, reader in self._readers.items()
                 if partition.topic not in view.topics
                 or partition.number not in view.topics[partition.topic].partitions
-                or _is_another(reader.place, view.topics[partition.topic])
+                or is_another(reader.place, view.topics[partition.topic])
             ]
             if gone:
                 self._client.drop(gone)
                 self._leave(gone)
-            self._see_ends(view)
+            self._logs.see_ends(view, self._position)
             offsets: dict[Partition, int] = {}
             for name, topic in view.topics.items():
                 for partition in (Partition(name, number) for number in topic.partitions):
@@ -335,7 +331,7 @@ class KafkaCollector:
                         f"input `{self._context.name}`: `start` names {name}, but that topic has "
                         f"{len(topic.partitions)} partitions, counted from 0"
                     )
-        self._original = there
+        self._logs.original = there
         return True
 
     def _begin(self, partition: Partition, topic: Topic, view: View) -> int | None:
@@ -352,9 +348,9 @@ class KafkaCollector:
         known = self._places.pop(str(partition), None)
         if known is None:
             added = None if arrival is None else arrival.added
-            offset, place = self._start(partition, low, high, view, added=added), Place(0)
+            offset, place = self._logs.start(partition, low, high, view, added=added), Place(0)
         else:
-            offset, place = self._resume(partition, topic, known, low, high), known
+            offset, place = self._logs.resume(partition, topic, known, low, high), known
         reader = PartitionReader(
             partition,
             Place(offset, place.bytes, topic.id, place.leader_epoch if offset == place.offset else None),
@@ -388,82 +384,6 @@ class KafkaCollector:
             self._places[str(partition)] = place_of(arrival.committed)
         return arrival
 
-    def _start(self, partition: Partition, low: int, high: int, view: View, *, added: bool | None) -> int:
-        """Where a partition begins that has no position; `added` as the group says, which knows more than we."""
-        start = self._config.start
-        if added is None:
-            added = (
-                self._original is None
-                or partition not in self._original
-                or self._topic_is_known(partition.topic)
-            )
-        if added:
-            return low
-        if self._context.start_at_end or start == "latest":
-            return high
-        if isinstance(start, datetime):
-            return view.starts.get(partition, high)
-        if not isinstance(start, dict):
-            return low
-        offset = start.get(str(partition), low)
-        if offset > high:
-            raise ConfigError(
-                f"input `{self._context.name}`: `start` begins {partition} at offset {offset}, but it ends at {high}"
-            )
-        if offset < low:
-            self._explain(
-                partition, f"{partition}: `start` is offset {offset}, but the first that is left is {low}"
-            )
-        return max(offset, low)
-
-    def _topic_is_known(self, topic: str) -> bool:
-        """Another partition of it has a position, so this one was added since."""
-        return any(name.rpartition("/")[0] == topic for name in self._context.positions)
-
-    def _resume(self, partition: Partition, topic: Topic, place: Place, low: int, high: int) -> int:
-        """The offset to go on from, which is the position's unless the log has changed under us."""
-        offset = place.offset
-        if _is_another(place, topic) or (offset > high and not (topic.id and place.topic_id)):
-            self._explain(
-                partition,
-                f"{partition}: the topic was deleted and made again; the new one is read from its first record, "
-                f"offset {low} (the old one had been read to {offset})",
-            )
-            return low
-        if offset > high:
-            self._explain(
-                partition,
-                f"{partition}: the brokers have lost records that were read already: read to offset {offset}, but the "
-                f"log ends at {high}; going on there. Unclean leader election does this",
-            )
-            return high
-        if offset < low:
-            self._explain(
-                partition,
-                f"{partition}: retention deleted records before they were read: up to {low - offset} events, offsets "
-                f"{offset} to {low - 1}, are lost to every metric; going on at {low}",
-            )
-            self._context.status.lost_events += low - offset
-            return low
-        return offset
-
-    def _see_ends(self, view: View) -> None:
-        """Notice a log that has become shorter, and what of it had not been read."""
-        for partition, end in view.ends.items():
-            log = partition, view.topics[partition.topic].id
-            if not log[1]:
-                continue  # such a broker cannot tell it from a topic that was made again
-            before, self._ends[log] = self._ends.get(log, 0), end
-            first = max(end, self._position(partition))
-            if first < before:
-                self._explain(
-                    partition,
-                    f"{partition}: the brokers have lost records that were not read yet: up to {before - first} "
-                    f"events, offsets {first} to {before - 1}, are lost to every metric. Unclean leader election "
-                    f"does this",
-                )
-                self._context.status.lost_events += before - first
-
     def _position(self, partition: Partition) -> int:
         """The offset that is read next."""
         reader = self._readers.get(partition)
@@ -473,15 +393,11 @@ class KafkaCollector:
         # Past the markers of transactions, which are no records to wait for.
         return max(reader.place.offset, (self._client and self._client.position(partition)) or 0)
 
-    def _explain(self, partition: Partition, text: str) -> None:
-        _log.error("input %s: %s", self._context.name, text)
-        self._explained[partition] = f"{text} ({time.strftime('%FT%TZ', time.gmtime())})"
-
     # -- the end ------------------------------------------------------------------------------------------
 
     def _at_goal(self, waited: float) -> bool:
         """Everything that was there at the start is with the engine. Raises EvalgaugeError where nobody answers."""
-        if self._original is None:
+        if self._logs.original is None:
             if waited > _UNTIL_END_PATIENCE:
                 why = self._view.trouble or self._context.status.not_ready
                 raise EvalgaugeError(
@@ -516,13 +432,13 @@ class KafkaCollector:
             else:
                 reader.read_to = time.time()
                 status.lag_seconds[name] = 0.0
-        missing = "" if self._original is None else self._missing(view)
+        missing = "" if self._logs.original is None else self._missing(view)
         if not view.trouble:
             status.not_ready = missing or ("" if self._share is None else self._share.trouble)
-        elif self._original is None:
+        elif self._logs.original is None:
             brokers = ", ".join(self._config.bootstrap)
             status.not_ready = f"no broker has answered yet at {brokers}: {view.trouble}"
-        status.note = "; ".join([*self._passing(view, missing), *self._lasting()])
+        status.note = "; ".join([*self._passing(view, missing), *self._logs.told()])
 
     def _passing(self, view: View, missing: str) -> Iterator[str]:
         """What is wrong at the moment."""
@@ -536,12 +452,6 @@ class KafkaCollector:
         if self._trouble[0] and time.monotonic() - self._trouble[1] < _TROUBLE_SHOWN:
             yield self._trouble[0]
 
-    def _lasting(self) -> Iterator[str]:
-        """What happened to the log in this process's life, newest last."""
-        yield from list(self._explained.values())[-_NOTES:]
-        if len(self._explained) > _NOTES:
-            yield f"and {len(self._explained) - _NOTES} more partitions: see the log"
-
     def _missing(self, view: View) -> str:
         missing = [name for name in self._config.topics or () if name not in view.topics]
         if not missing:
@@ -550,8 +460,3 @@ class KafkaCollector:
 
     def _no_match(self) -> str:
         return f"no topic matches {self._config.topic_pattern}"
-
-
-def _is_another(place: Place, topic: Topic) -> bool:
-    """The topic is not the one the place was in: it has the name, but another id."""
-    return bool(place.topic_id and topic.id and place.topic_id != topic.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from evalgauge.collectors.kafka_records import body_of
 from evalgauge.core.collect import Chunk
@@ -13,42 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evalgauge.collectors.kafka_client import Batch, Partition
+    from evalgauge.collectors.kafka_place import Place
     from evalgauge.collectors.kafka_records import RecordFormat
     from evalgauge.core.collect import PartitionPages
 
 FULL_BYTES = 1 << 20
 FULL_RECORDS = 4000
 """A chunk is full from either on: the engine decodes a few thousand events at a time fastest."""
-
-
-class Place(NamedTuple):
-    """A position of a partition, as it is committed."""
-
-    offset: int
-    """Of the record to read next."""
-    bytes: int = 0
-    """Of all bodies before it, newlines included: the place of the next byte in the stream.
-
-    It gives events without an id a stable one. Offsets cannot: a chunk has one base, and records between have sizes.
-    """
-    topic_id: str = ""
-    leader_epoch: int | None = None
-
-    @classmethod
-    def of(cls, position: Any) -> Place:
-        """The place that a committed position is. Raises TypeError where it is none."""
-        if not isinstance(position, dict) or not isinstance(position.get("offset"), int):
-            raise TypeError(f"{position!r} is no position of a Kafka partition")
-        return cls(
-            position["offset"],
-            position.get("bytes", 0),
-            position.get("topic_id", ""),
-            position.get("leader_epoch"),
-        )
-
-    def position(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return {key: value for key, value in self._asdict().items() if value not in {None, ""}}
 
 
 class _Part(NamedTuple):

@@ -28,7 +28,7 @@ _PAUSE = 2.0
 _PATIENCE_MS = 5000
 _HUNG = 10.0
 """Seconds beyond its time-out after which whatever is open has been forgotten."""
-_SUFFIX = r"/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def transactional_id(group: str, replica: str, life: str) -> str:
@@ -39,13 +39,18 @@ def transactional_id(group: str, replica: str, life: str) -> str:
     return f"{group}/{replica}/{life}"
 
 
+def transactional_ids(group: str, replica: str | None = None) -> re.Pattern[str]:
+    """What ids of a group look like, of one replica or of any; its group 1 is the replica's name."""
+    return re.compile(f"{re.escape(group)}/({'.+' if replica is None else re.escape(replica)})/{_UUID}")
+
+
 class Orphans:
     """Looks for them, now and then. Belongs to one thread at a time."""
 
     def __init__(self, config: KafkaConfig, name: str, replica: str) -> None:
         assert config.group is not None  # noqa: S101 - for the type checker: there are none without a group
         self._config, self._group, self._name, self._replica = config, config.group, name, replica
-        self._pattern = re.compile(f"{re.escape(self._group.id)}/(.+){_SUFFIX}")
+        self._pattern = transactional_ids(self._group.id)
         self._looked = -_PAUSE
 
     def settle(self, *, own: bool = False) -> int:

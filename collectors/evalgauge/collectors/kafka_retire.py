@@ -11,7 +11,6 @@ would move there and back, and a process that is no member at the moment would n
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -21,7 +20,7 @@ import msgspec
 from evalgauge.collectors.kafka_admin import administering, assigned_of
 from evalgauge.collectors.kafka_changelog import PARTITIONS, Reading, parsed
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
-from evalgauge.collectors.kafka_orphans import transactional_id
+from evalgauge.collectors.kafka_orphans import transactional_ids
 from evalgauge.collectors.kafka_retired import MARKS, Mark, mark_record, marks_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
 from evalgauge.collectors.kafka_store import Said
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_store import Library
 
 _POLL = 0.1
-_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 class StillMemberError(EvalgaugeError):
@@ -59,7 +57,7 @@ class Brokers:
 
     def open_transactions(self, replica: str) -> list[str]:
         """Ids of its transactions that are not over. Raises `Unavailable`."""
-        ours = re.compile(re.escape(transactional_id(self._group.id, replica, "")) + _UUID)
+        ours = transactional_ids(self._group.id, replica)
         states = ["Ongoing", "PrepareCommit", "PrepareAbort"]
         with administering(self._config, self._name) as admin:
             listed = admin.list_transactions(state_filters=states)

@@ -29,11 +29,11 @@ from evalgauge.collectors.kafka_changelog import (
     sound,
     table_record,
 )
-from evalgauge.collectors.kafka_chunks import Place
 from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record, Unavailable
 from evalgauge.collectors.kafka_letters import letter_record
 from evalgauge.collectors.kafka_membership import Joining, Membership
 from evalgauge.collectors.kafka_orphans import Orphans
+from evalgauge.collectors.kafka_place import Place, committed_of
 from evalgauge.collectors.kafka_retired import MARKS, marks_of, refuse_retired
 from evalgauge.collectors.kafka_topics import Topic, make_topics
 from evalgauge.core import failpoints
@@ -346,7 +346,7 @@ class KafkaStore:
             Partition.named(partition): Place.of(position)
             for (_, partition), position in commit.positions.items()
         }
-        offsets = {partition: _committed(place) for partition, place in places.items()}
+        offsets = {partition: committed_of(place) for partition, place in places.items()}
         # Not before: until the engine takes up a topic that was made again, what it holds is of the old one.
         ids = self._ids | {str(partition): place.topic_id for partition, place in places.items()}
         if not offsets:
@@ -484,26 +484,3 @@ class KafkaStore:
             if one is not None:
                 one.close()
         self._reader = self._cluster = None
-
-
-def _committed(place: Place) -> Committed:
-    rest = {key: value for key, value in place.position().items() if key != "offset"}
-    return Committed(place.offset, msgspec.json.encode(rest).decode())
-
-
-def place_of(committed: Committed) -> Place:
-    """The place that the group holds: by us with all of it, by others perhaps with the offset alone."""
-    try:
-        rest = (
-            msgspec.json.decode(committed.metadata.encode(), type=dict[str, Any])
-            if committed.metadata
-            else {}
-        )
-        return Place.of({"bytes": _bytes_at(committed.offset), **rest, "offset": committed.offset})
-    except (msgspec.DecodeError, msgspec.ValidationError, TypeError):
-        return Place(committed.offset, _bytes_at(committed.offset))
-
-
-def _bytes_at(offset: int) -> int:
-    """A place in the stream that no event had before, where only the offset is known, as others commit it."""
-    return offset << 20
