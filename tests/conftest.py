@@ -15,12 +15,15 @@ from tests.parts import prometheus as prometheus_part
 from tests.parts.part import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
 if os.environ.get("CI") != "true":  # there hypothesis has a profile of its own, which has no deadline either
     hypothesis.settings.register_profile("unhurried", deadline=None)
     hypothesis.settings.load_profile("unhurried")
+
+
+_TOLD = "told"
 
 
 def _without_part(missing: Missing) -> NoReturn:
@@ -46,6 +49,39 @@ def pytest_runtest_call() -> Generator[None, object, object]:
         return (yield)
     except Missing as missing:
         _without_part(missing)
+
+
+class Tell(Protocol):
+    """What the fixture `tell` gives: call it with what was measured."""
+
+    def __call__(self, text: str) -> None:
+        """Have it printed with the test's result."""
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Tell what a test has measured, also from one of several processes that run the tests."""
+    return lambda text: record_property(_TOLD, text)
+
+
+class _Teller:
+    """Prints what tests told, in the process that prints their results."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and report.when == "teardown":
+            for name, text in report.user_properties:
+                if name == _TOLD:
+                    reporter.ensure_newline()
+                    reporter.write_line(str(text))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Print what tests tell."""
+    config.pluginmanager.register(_Teller(config))
 
 
 class StartPrometheus(Protocol):

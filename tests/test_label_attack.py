@@ -16,6 +16,8 @@ from tests.oracle import Samples, exposed, key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import Tell
+
 EVENTS = 1_000_000
 LIMIT = 500
 MOST_TIMES_CLEAN = 10
@@ -172,7 +174,7 @@ def test_a_million_label_values_cost_one_series_more_than_the_limit(
     workers: int,
     expected: Samples,
     clean: dict[int, float],
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """What is over the limit is counted under `_other`, to the last event and digit, beside a literal `_other`."""
     attacked = _replay(tmp_path, EVENTS, workers)
@@ -185,9 +187,8 @@ def test_a_million_label_values_cost_one_series_more_than_the_limit(
     assert len(total) <= 100 + len(KINDS)
     assert sum(total.values()) == sum(cost for _, _, cost in visits(EVENTS))
     ratio = attacked.megabytes / clean[workers]
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{EVENTS:,} label values, {workers} worker(s): {len(whos)} values shown; largest process "
-            f"{attacked.megabytes:.0f} MB, with 50 values {clean[workers]:.0f} MB ({ratio:.1f} times)\n"
-        )
+    tell(
+        f"{EVENTS:,} label values, {workers} worker(s): {len(whos)} values shown; largest process "
+        f"{attacked.megabytes:.0f} MB, with 50 values {clean[workers]:.0f} MB ({ratio:.1f} times)"
+    )
     assert ratio < MOST_TIMES_CLEAN

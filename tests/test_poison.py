@@ -7,7 +7,6 @@ import itertools
 import json
 import random
 import statistics
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ from tests.parts.part import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.conftest import Tell
 
 EVENTS, POISON = 100_000, 1_000
 LIMITS = {"max_event_size": "4KiB", "max_depth": 8}
@@ -118,7 +119,7 @@ def _assert_rejects(text: str, source: str) -> None:
 
 
 def test_poison_in_a_file_is_refused_alone(
-    tmp_path: Path, stream: list[tuple[str, Event, bytes]], oracle: Oracle, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, stream: list[tuple[str, Event, bytes]], oracle: Oracle, tell: Tell
 ) -> None:
     """1,000 dead letters with the right reason, 99,000 counted; the throughput beside a clean file is printed."""
     from evalgauge.exporters.prometheus import PrometheusExporter  # noqa: PLC0415 - the only use
@@ -141,11 +142,10 @@ def test_poison_in_a_file_is_refused_alone(
     }
     _assert_rejects(text, "log")
     _assert_letters(tmp_path / "dirty-4", stream)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n1 % poison of {len(KINDS)} kinds: {EVENTS / seconds['dirty']:,.0f} events a second, "
-            f"{statistics.median(ratios):.0%} of clean (median of {len(ratios)} pairs)\n"
-        )
+    tell(
+        f"1 % poison of {len(KINDS)} kinds: {EVENTS / seconds['dirty']:,.0f} events a second, "
+        f"{statistics.median(ratios):.0%} of clean (median of {len(ratios)} pairs)"
+    )
 
 
 def test_poison_over_http_is_refused_alone(

@@ -35,7 +35,7 @@ from tests.parts.part import free_port, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tests.conftest import StartPrometheus
+    from tests.conftest import StartPrometheus, Tell
     from tests.parts.prometheus import Prometheus
 
 PROGRAM = Path(sys.executable).with_name("evalgauge")
@@ -238,7 +238,7 @@ def _live(folder: Path, start: StartPrometheus, rules: Path) -> Live:
 
 
 def test_recording_rules_give_what_promql_documents_over_the_scraped_samples(
-    tmp_path: Path, prometheus: StartPrometheus, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, prometheus: StartPrometheus, tell: Tell
 ) -> None:
     """Each recorded value equals, to 1e-9, what the documented extrapolation makes of the raw samples at its time."""
     rules = generated_rules("judgment", tmp_path / "rules")
@@ -285,11 +285,10 @@ def test_recording_rules_give_what_promql_documents_over_the_scraped_samples(
     finally:
         client.close()
         live.lives.abandon()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{compared.total()} recorded values of {len(compared)} rules equal to 1e-9, "
-            f"{late} of them without a scrape that was stored late\n"
-        )
+    tell(
+        f"{compared.total()} recorded values of {len(compared)} rules equal to 1e-9, "
+        f"{late} of them without a scrape that was stored late"
+    )
     assert late < compared.total() / 2
     assert set(compared) == set(recorded)
     assert min(compared.values()) >= 5
@@ -359,7 +358,7 @@ HOURS = 2
 
 
 def test_two_backfilled_hours_give_what_the_events_say(
-    tmp_path: Path, prometheus: StartPrometheus, promtool: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, prometheus: StartPrometheus, promtool: Path, tell: Tell
 ) -> None:
     """Two hours of events, exposed each 15 s and backfilled: every recorded value is within 1 % of the events'."""
     end = (time.time() - 600) // 60 * 60
@@ -398,11 +397,10 @@ def test_two_backfilled_hours_give_what_the_events_say(
                 assert value == pytest.approx(expected[labels], rel=0.01), (name, dict(labels), when - start)
                 worst = max(worst, abs(value / expected[labels] - 1) if expected[labels] else 0.0)
                 compared += 1
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{compared} values of {len(rules)} rules over {HOURS} backfilled hours, {len(events):,} events: "
-            f"at most {worst:.2%} from the events\n"
-        )
+    tell(
+        f"{compared} values of {len(rules)} rules over {HOURS} backfilled hours, {len(events):,} events: "
+        f"at most {worst:.2%} from the events"
+    )
     assert warnings_of(server) == []
 
 

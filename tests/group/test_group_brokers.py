@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from tests.parts.part import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.conftest import Tell
     from tests.group.harness import KafkaClient, Settled
 
 RATE = 1_000
@@ -39,9 +39,9 @@ def _progress(group: Group) -> None:
 
 def _told(what: str, group: Group, settled: Settled, scrapes: int, began: float) -> str:
     return (
-        f"\ngroup and {what}: {settled.events:,} events, {len(group.replicas)} replicas, none of them started "
+        f"group and {what}: {settled.events:,} events, {len(group.replicas)} replicas, none of them started "
         f"again; {scrapes:,} scrapes without a decrease; {len(settled.wrong)} differences in {settled.samples:,} "
-        f"samples; {time.monotonic() - began:.0f} s\n"
+        f"samples; {time.monotonic() - began:.0f} s"
     )
 
 
@@ -49,7 +49,7 @@ def _told(what: str, group: Group, settled: Settled, scrapes: int, began: float)
 @pytest.mark.timeout(0 if SOAK else 600)
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"] if SOAK else ["confluent"])
 def test_counts_are_exact_through_sigkill_and_restart_of_the_broker(
-    client: KafkaClient, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: KafkaClient, topic: str, tmp_path: Path, tell: Tell
 ) -> None:
     """The only broker is killed while events flow and comes back after a while; no replica is touched."""
     rng = chance(f"broker {client}")
@@ -71,9 +71,8 @@ def test_counts_are_exact_through_sigkill_and_restart_of_the_broker(
             producer.finish()
             settled = group.settle(producer)
             scrapes = group.finish()
-    with capsys.disabled():
-        what = f"{ROUNDS} SIGKILLs of its broker, {client}"
-        sys.stdout.write(_told(what, group, settled, scrapes, began))
+    what = f"{ROUNDS} SIGKILLs of its broker, {client}"
+    tell(_told(what, group, settled, scrapes, began))
     assert settled.wrong == []
     assert all(one.starts == 1 for one in group.replicas.values())
 
@@ -82,7 +81,7 @@ def test_counts_are_exact_through_sigkill_and_restart_of_the_broker(
 @pytest.mark.timeout(0 if SOAK else 600)
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"] if SOAK else ["confluent"])
 def test_counts_are_exact_while_a_cluster_of_three_loses_one_and_gets_it_back(
-    client: KafkaClient, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: KafkaClient, topic: str, tmp_path: Path, tell: Tell
 ) -> None:
     """Counting goes on with two brokers of three, whichever is gone: leaders and coordinators move."""
     rng = chance(f"cluster {client}")
@@ -104,8 +103,7 @@ def test_counts_are_exact_while_a_cluster_of_three_loses_one_and_gets_it_back(
             producer.finish()
             settled = group.settle(producer)
             scrapes = group.finish()
-    with capsys.disabled():
-        what = f"a cluster that lost broker {', then '.join(map(str, lost))}, {client}"
-        sys.stdout.write(_told(what, group, settled, scrapes, began))
+    what = f"a cluster that lost broker {', then '.join(map(str, lost))}, {client}"
+    tell(_told(what, group, settled, scrapes, began))
     assert settled.wrong == []
     assert all(one.starts == 1 for one in group.replicas.values())

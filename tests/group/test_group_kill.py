@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tests.conftest import Tell
     from tests.group.harness import KafkaClient
     from tests.group.replica import Replica
     from tests.kill.life import Death
@@ -62,7 +62,7 @@ def _kill_repeatedly(group: Group, producer: Producer, rng: random.Random) -> li
 @pytest.mark.timeout(0 if SOAK else 600)
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_counts_over_a_group_are_exact_through_sigkill_at_any_moment(
-    client: KafkaClient, kafka: Kafka, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: KafkaClient, kafka: Kafka, topic: str, tmp_path: Path, tell: Tell
 ) -> None:
     """The sum over replicas equals the oracle; every kill hit uncommitted work; nothing exposed ever fell."""
     rng = chance(f"kill {client}")
@@ -78,14 +78,13 @@ def test_counts_over_a_group_are_exact_through_sigkill_at_any_moment(
         producer.finish()
         settled = group.settle(producer)
         scrapes = group.finish()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\ngroup kill, {client}: {settled.events:,} events, {PARTITIONS} partitions, 3 replicas, {len(deaths)} "
-            f"kills ({told(death.place for death in deaths)}), {sum(one.hit_work for one in deaths)} of them "
-            f"hit uncommitted work; {settled.events - sent:,} events after the last; {scrapes:,} scrapes without a "
-            f"decrease; {len(settled.wrong)} differences in {settled.samples:,} samples; "
-            f"{time.monotonic() - began:.0f} s\n"
-        )
+    tell(
+        f"group kill, {client}: {settled.events:,} events, {PARTITIONS} partitions, 3 replicas, {len(deaths)} "
+        f"kills ({told(death.place for death in deaths)}), {sum(one.hit_work for one in deaths)} of them "
+        f"hit uncommitted work; {settled.events - sent:,} events after the last; {scrapes:,} scrapes without a "
+        f"decrease; {len(settled.wrong)} differences in {settled.samples:,} samples; "
+        f"{time.monotonic() - began:.0f} s"
+    )
     assert settled.wrong == []
     assert len(deaths) == KILLS + FAILPOINTS
     assert all(death.hit_work for death in deaths), deaths

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import sys
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import KafkaError, Message
 
+    from tests.conftest import Tell
     from tests.events import Event
     from tests.parts.kafka import Kafka
 
@@ -153,9 +153,7 @@ def _letters(kafka: Kafka, topic: str) -> list[tuple[dict[str, str], bytes]]:
         consumer.close()
 
 
-def test_poison_in_a_topic_is_refused_alone(
-    kafka: Kafka, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_poison_in_a_topic_is_refused_alone(kafka: Kafka, topic: str, tmp_path: Path, tell: Tell) -> None:
     """The dead-letter topic holds exactly the poison, with reason and place; the rest is counted in order."""
     pack = _pack(tmp_path / "ordered.yaml")
     sent = list(_poisoned(_blocks(), EVENTS))
@@ -192,11 +190,10 @@ def test_poison_in_a_topic_is_refused_alone(
         assert headers["evalgauge-input"] == INPUT
         order[place[0]].append(place[1])
     assert all(offsets == sorted(set(offsets)) for offsets in order.values()), "letters are out of order"
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\ngroup and poison: {len(letters):,} dead letters of {len(rejected)} kinds at their places, in order; "
-            f"{EVENTS - POISON:,} events counted in order\n"
-        )
+    tell(
+        f"group and poison: {len(letters):,} dead letters of {len(rejected)} kinds at their places, in order; "
+        f"{EVENTS - POISON:,} events counted in order"
+    )
 
 
 def _place(headers: Mapping[str, str], topic: str) -> Place:
@@ -210,7 +207,7 @@ def _place(headers: Mapping[str, str], topic: str) -> Place:
 @pytest.mark.soak
 @pytest.mark.timeout(0 if SOAK else 600)
 def test_throughput_of_a_poisoned_topic_is_that_of_a_clean_one(
-    kafka: Kafka, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: Kafka, topic: str, tmp_path: Path, tell: Tell
 ) -> None:
     """A group reads a filled topic with one record in a hundred spoilt, and one without, by turns."""
     dirty = list(_poisoned(stream("throughput", births=0), TIMED))
@@ -227,11 +224,10 @@ def test_throughput_of_a_poisoned_topic_is_that_of_a_clean_one(
             rates[kind] = _rate(kafka, name, tmp_path / name)
         ratios.append(rates["dirty"] / rates["clean"])
     median = statistics.median(ratios)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n1 % poison of {len(KINDS)} kinds in a topic: {rates['dirty']:,.0f} events a second, {median:.0%} of "
-            f"clean (median of {len(ratios)} pairs: {', '.join(f'{one:.0%}' for one in ratios)})\n"
-        )
+    tell(
+        f"1 % poison of {len(KINDS)} kinds in a topic: {rates['dirty']:,.0f} events a second, {median:.0%} of "
+        f"clean (median of {len(ratios)} pairs: {', '.join(f'{one:.0%}' for one in ratios)})"
+    )
     if SOAK:  # what a loaded machine cannot promise
         assert median >= 0.8
 

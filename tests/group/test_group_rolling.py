@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from tests.test_prometheus_live import generated_rules, warnings_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import StartPrometheus
+    from tests.conftest import StartPrometheus, Tell
     from tests.parts.kafka import Kafka
 
 RATE, BEFORE, AHEAD = (20_000, 200_000, 1_200_000) if SOAK else (2_000, 4_000, 0)
@@ -44,7 +43,7 @@ def test_a_rolling_restart_loses_nothing_and_raises_no_alert(
     topic: str,
     tmp_path: Path,
     prometheus: StartPrometheus,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """Each of three ends within its time and comes back; no alert of pack `evalgauge` fires."""
     began = time.monotonic()
@@ -75,13 +74,12 @@ def test_a_rolling_restart_loses_nothing_and_raises_no_alert(
         assert warnings_of(server) == []
         scrapes = group.finish()
     pending = ", ".join(sorted({one.labels["alertname"] for one in alerts})) or "none"
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\ngroup, rolling restart: {settled.events:,} events, {rate:,.0f} a second; SIGTERM to exit "
-            f"{', '.join(f'{one:.1f}' for one in exits)} s; {len(fired)} of {len(known)} alerts fired, pending for a "
-            f"while: {pending}; {scrapes:,} scrapes without a decrease; {len(settled.wrong)} differences in "
-            f"{settled.samples:,} samples; {time.monotonic() - began:.0f} s\n"
-        )
+    tell(
+        f"group, rolling restart: {settled.events:,} events, {rate:,.0f} a second; SIGTERM to exit "
+        f"{', '.join(f'{one:.1f}' for one in exits)} s; {len(fired)} of {len(known)} alerts fired, pending for a "
+        f"while: {pending}; {scrapes:,} scrapes without a decrease; {len(settled.wrong)} differences in "
+        f"{settled.samples:,} samples; {time.monotonic() - began:.0f} s"
+    )
     assert settled.wrong == []
     assert [one.labels for one in fired] == []
     assert known

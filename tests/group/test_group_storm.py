@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
+    from tests.conftest import Tell
     from tests.group.harness import Assignment, KafkaClient
     from tests.parts.kafka import Kafka
 
@@ -56,7 +56,7 @@ def test_counts_over_a_group_are_exact_through_a_storm_of_joins_and_leaves(
     kafka: Kafka,
     topic: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """Orderly ends and kills, by chance; the sum over replicas equals the oracle once all are back."""
     rng = chance(f"storm {client} {assignment}")
@@ -81,12 +81,11 @@ def test_counts_over_a_group_are_exact_through_a_storm_of_joins_and_leaves(
         producer.finish()
         settled = group.settle(producer)
         scrapes = group.finish()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\ngroup storm, {client}, {assignment}: {settled.events:,} events, {moves.total()} moves "
-            f"({told(moves.elements())}) of up to {REPLICAS} replicas; {scrapes:,} scrapes without a decrease; "
-            f"{len(settled.wrong)} differences in {settled.samples:,} samples; {time.monotonic() - began:.0f} s\n"
-        )
+    tell(
+        f"group storm, {client}, {assignment}: {settled.events:,} events, {moves.total()} moves "
+        f"({told(moves.elements())}) of up to {REPLICAS} replicas; {scrapes:,} scrapes without a decrease; "
+        f"{len(settled.wrong)} differences in {settled.samples:,} samples; {time.monotonic() - began:.0f} s"
+    )
     assert settled.wrong == []
     assert moves["joined"]
     assert moves["ended"] + moves["killed"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from tests.parts.part import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.conftest import Tell
     from tests.group.harness import KafkaClient
     from tests.group.replica import Replica
     from tests.parts.kafka import Kafka
@@ -37,7 +37,7 @@ def _said(zombie: Replica, already: int) -> str:
 @pytest.mark.timeout(0 if SOAK else 600)
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"] if SOAK else ["confluent"])
 def test_a_zombie_commits_nothing_of_what_it_had_and_comes_back(
-    client: KafkaClient, kafka: Kafka, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: KafkaClient, kafka: Kafka, topic: str, tmp_path: Path, tell: Tell
 ) -> None:
     """Frozen with uncommitted work until others have counted it; continued, it says that it lost it, and rejoins."""
     rng = chance(f"zombie {client}")
@@ -67,12 +67,11 @@ def test_a_zombie_commits_nothing_of_what_it_had_and_comes_back(
         producer.finish()
         settled = group.settle(producer)
         scrapes = group.finish()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\ngroup and zombies, {client}: {settled.events:,} events, {len(AIMS)} times frozen past the session with "
-            f"{', '.join(map(str, held))} events uncommitted; {scrapes:,} scrapes without a decrease; "
-            f"{len(settled.wrong)} differences in {settled.samples:,} samples; {time.monotonic() - began:.0f} s\n"
-        )
+    tell(
+        f"group and zombies, {client}: {settled.events:,} events, {len(AIMS)} times frozen past the session with "
+        f"{', '.join(map(str, held))} events uncommitted; {scrapes:,} scrapes without a decrease; "
+        f"{len(settled.wrong)} differences in {settled.samples:,} samples; {time.monotonic() - began:.0f} s"
+    )
     assert settled.wrong == []
     assert all(one.starts == 1 for one in group.replicas.values()), "it came back in the same process"
     assert all(said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 import uuid
 from contextlib import closing
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from evalgauge.collectors.kafka_client import Record
+    from tests.conftest import Tell
     from tests.parts.kafka import Kafka
 
 UPDATES, PAGES, SIZE = 1_000_000, 800, 250
@@ -89,7 +89,7 @@ def restored(config: KafkaConfig, client: str) -> tuple[dict[int, bytes], int, f
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_a_million_updates_are_read_back_by_what_is_left_of_them(
-    filled: tuple[KafkaConfig, dict[int, bytes]], client: str, capsys: pytest.CaptureFixture[str]
+    filled: tuple[KafkaConfig, dict[int, bytes]], client: str, tell: Tell
 ) -> None:
     """What is left is the newest segment and the state itself, however many updates there were before."""
     config, last = filled
@@ -104,8 +104,7 @@ def test_a_million_updates_are_read_back_by_what_is_left_of_them(
     assert found is not None
     pages, records, seconds = found
     assert pages == last
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\nchangelog, {client}: {len(pages)} pages restored from {records:,} records of {UPDATES:,} that were "
-            f"written, {records / seconds:,.0f} records a second\n"
-        )
+    tell(
+        f"changelog, {client}: {len(pages)} pages restored from {records:,} records of {UPDATES:,} that were "
+        f"written, {records / seconds:,.0f} records a second"
+    )

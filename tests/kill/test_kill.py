@@ -24,7 +24,7 @@ from tests.oracle import Oracle
 from tests.parts.part import free_port, until
 
 if TYPE_CHECKING:
-    from tests.conftest import StartPrometheus
+    from tests.conftest import StartPrometheus, Tell
     from tests.kill.feeders import Feeder
 
 SOAK = os.environ.get("EVALGAUGE_SOAK") == "1"
@@ -74,7 +74,7 @@ def _summary(what: str, reports: list[dict[str, Any]]) -> str:
         for name in ("events", "rotations", "repeated_batches", "scrapes")
     }
     return (
-        f"\n{what}: {len(reports)} runs, {sum(not report['problems'] for report in reports)} exact; "
+        f"{what}: {len(reports)} runs, {sum(not report['problems'] for report in reports)} exact; "
         f"{len(deaths)} kills, {sum(death['hit_work'] for death in deaths)} of them hit uncommitted work: "
         f"{places['before']} before, {places['in']} in, {places['after']} after a commit; "
         f"{total['events']:,} events, {total['rotations']} rotations, {total['repeated_batches']} batches sent again, "
@@ -83,9 +83,8 @@ def _summary(what: str, reports: list[dict[str, Any]]) -> str:
     )
 
 
-def _judge(what: str, reports: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        sys.stdout.write(_summary(what, reports) + "\n")
+def _judge(what: str, reports: list[dict[str, Any]], tell: Tell) -> None:
+    tell(_summary(what, reports))
     wrong = [f"run {report['seed']}: {problem}" for report in reports for problem in report["problems"]]
     assert not wrong, "\n".join(wrong)
     assert all(death["hit_work"] for report in reports for death in report["deaths"])
@@ -94,29 +93,25 @@ def _judge(what: str, reports: list[dict[str, Any]], capsys: pytest.CaptureFixtu
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_counts_are_exact_through_sigkill_at_any_moment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counts_are_exact_through_sigkill_at_any_moment(tmp_path: Path, tell: Tell) -> None:
     """Every counter and histogram equals the oracle's; every kill hit uncommitted work; nothing exposed ever fell."""
     reports = _runs(tmp_path, range(RUNS), failpoints=False)
-    _judge("killed at random", reports, capsys)
+    _judge("killed at random", reports, tell)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_counts_are_exact_when_it_dies_before_in_and_after_a_commit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counts_are_exact_when_it_dies_before_in_and_after_a_commit(tmp_path: Path, tell: Tell) -> None:
     """The process ends itself at each place around a commit, between kills from outside."""
     reports = _runs(tmp_path, range(1000, 1000 + FAILPOINT_RUNS), failpoints=True)
-    _judge("killed at failpoints", reports, capsys)
+    _judge("killed at failpoints", reports, tell)
     places = Counter(death["place"] for report in reports for death in report["deaths"])
     assert all(places[place] >= FAILPOINT_RUNS for place in ("before", "in", "after")), places
     assert len(FAILPOINTS) == len(places)
 
 
 def test_prometheus_increase_over_restarts_equals_the_oracle(
-    tmp_path: Path, prometheus: StartPrometheus, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, prometheus: StartPrometheus, tell: Tell
 ) -> None:
     """`sum(increase())` in a stock Prometheus, over kills and over label sets born meanwhile, is within 1 %."""
     rng = random.Random("prometheus over restarts")  # noqa: S311 - reproducible, no secret
@@ -181,12 +176,9 @@ def test_prometheus_increase_over_restarts_equals_the_oracle(
             resets += sum(one.value for one in server.query(f"resets({name}[5m])", at))
     finally:
         lives.abandon()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\nincrease() over 4 kills and {len(rows)} metrics, {total} events, {resets:g} resets seen\n"
-        )
-        for name, expected, found in rows:
-            sys.stdout.write(f"  {name}: {found:.6g} of {expected:.6g} ({found / expected - 1:+.3%})\n")
+    tell(f"increase() over 4 kills and {len(rows)} metrics, {total} events, {resets:g} resets seen")
+    for name, expected, found in rows:
+        tell(f"  {name}: {found:.6g} of {expected:.6g} ({found / expected - 1:+.3%})")
     assert resets == 0
     for name, expected, found in rows:
         assert found == pytest.approx(expected, rel=0.01), name
