@@ -1,26 +1,29 @@
-"""What brokers leave unsaid: a commit whose answer was lost, a transaction that its coordinator has forgotten."""
+"""What brokers leave unsaid: a commit whose answer was lost, a transaction that is over and still open."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
+import confluent_kafka
 import pytest
+from confluent_kafka import Consumer, KafkaException
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
 
 from evalgauge.collectors.kafka import open_library
 from evalgauge.collectors.kafka_client import Partition, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
+from evalgauge.collectors.kafka_hanging import was_committed
 from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_place import Place
 from evalgauge.collectors.kafka_store import KafkaStore
 from evalgauge.core.errors import StoreUnavailableError
 from evalgauge.core.store import Commit, DeadLetter, DeadLetterLimits
-from tests.group.feed import make_topic as make_topic_on
 from tests.kafka.test_kafka_transactions import written
-from tests.parts import kafka as kafka_part
+from tests.parts.kafka import KafkaCluster
 from tests.parts.part import until
 
 if TYPE_CHECKING:
@@ -129,63 +132,105 @@ def test_a_commit_whose_answer_was_lost_is_not_written_twice(
     assert found == [b"first", b"second"]
 
 
-def test_a_transaction_that_its_coordinator_has_forgotten_is_ended(tmp_path: Path, topic: str) -> None:
-    """Nobody would read past it ever again; one that is alive, or may be, is left alone."""
-    # So that a record gets into a partition of which its transaction does not know: else brokers see to that.
-    with kafka_part.Kafka(tmp_path, {"transaction.partition.verification.enable": "false"}) as broker:
-        timeout = 30.0
-        config = KafkaConfig.model_validate(
-            {
-                "bootstrap": broker.bootstrap,
-                "topics": topic,
-                "group": {"id": "group", "transaction_timeout": timeout},
-            }
+def test_what_brokers_leave_open_is_ended_as_it_ended_elsewhere(tmp_path: Path, topic: str) -> None:
+    """A transaction is over while a partition of it has no leader: this broker never writes the marker there."""
+    # One copy of the positions, so that they have no leader either.
+    one_copy = {"offsets.topic.replication.factor": "1", "offsets.topic.num.partitions": "1"}
+    with KafkaCluster(tmp_path, {**one_copy, "min.insync.replicas": "1"}) as cluster, ExitStack() as ends:
+        group = f"group-{uuid.uuid4().hex[:8]}"
+        admin = ends.enter_context(closing(KafkaAdminClient(bootstrap_servers=cluster.bootstrap)))
+        source = f"{topic}-source"
+        admin.create_topics({source: {"num_partitions": 1}}, wait_for_metadata=True)
+        positions = Positions(cluster.bootstrap, group, source)
+        ends.callback(positions.close)
+        positions.commit(3)
+        lost = leaders(admin, "__consumer_offsets")[0]
+        kept = next(node for node in cluster.nodes if node != lost)
+        admin.create_topics({topic: {"assignments": {0: [lost], 1: [kept]}}}, wait_for_metadata=True)
+        committed, aborted, open_ = (
+            ends.enter_context(closing(open_transaction(cluster.bootstrap, group))) for _ in range(3)
         )
-        make_topic_on(broker.bootstrap, topic, 3)
-        old = int((time.time() - timeout - 15) * 1000)
-        producers = [open_transaction(broker.bootstrap, f"group/r1/{uuid.uuid4()}") for _ in range(3)]
-        forgotten, recent, alive = producers
+        for producer, value in ((committed, b"committed"), (aborted, b"aborted")):
+            for number in (0, 1):
+                producer.send(topic, value, partition=number).get(timeout=60)
+        at = {TopicPartition(source, 0): OffsetAndMetadata(7, "", -1)}
+        committed.send_offsets_to_transaction(at, group)
+        cluster.kill(lost)
+        until(lambda: leaders(admin, topic)[0] == -1, "the partition to have no leader", SECONDS)
+        committed.commit_transaction()
+        aborted.abort_transaction()
+        cluster.restart(lost)
+        until(lambda: leaders(admin, topic)[0] == lost, "the partition to have its leader", SECONDS)
+        open_.send(topic, b"open", partition=0).get(timeout=60)
+        assert positions.committed() is None
+        assert written(cluster.bootstrap, topic, 1) == [b"committed"]
+
+        config = KafkaConfig.model_validate(
+            {"bootstrap": cluster.bootstrap, "topics": "other", "group": {"id": group, "changelog": topic}}
+        )
+        Orphans(config, INPUT, "r1").repair()
+        open_.commit_transaction()
+        assert written(cluster.bootstrap, topic, 0) == [b"committed", b"open"]
+        assert positions.committed() == 7
+
+
+class Positions:
+    """Those of a group, as a reader of stable ones is told them."""
+
+    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
+        options = {"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_committed"}
+        self._consumer = Consumer(options)
+        self._at = confluent_kafka.TopicPartition(topic, 0)
+
+    def commit(self, offset: int) -> None:
+        """Outside of any transaction."""
+        at = confluent_kafka.TopicPartition(self._at.topic, 0, offset)
+        self._consumer.commit(offsets=[at], asynchronous=False)
+
+    def committed(self) -> int | None:
+        """None while that is not certain."""
         try:
-            slip_in(forgotten, topic, 0, old)
-            slip_in(recent, topic, 1, None)
-            alive.send(topic, b"alive", partition=2, timestamp_ms=old).get(timeout=60)
-            orphans = Orphans(config, INPUT, "r1")
-            places = [Partition(topic, number) for number in range(3)]
-            assert orphans.abort_hanging(places) == 1
-            assert orphans.abort_hanging(places) == 0
-            alive.commit_transaction()
-        finally:
-            for one in producers:
-                one.close(timeout=1)
-        with closing(KafkaProducer(bootstrap_servers=broker.bootstrap)) as after:
-            for number in range(3):
-                after.send(topic, b"after", partition=number).get(timeout=60)
-        assert written(broker.bootstrap, topic, 0) == [b"after"]
-        assert written(broker.bootstrap, topic, 2) == [b"alive", b"after"]
-        assert open_in(broker.bootstrap, places) == {1}
+            [found] = self._consumer.committed([self._at], timeout=5)
+        except KafkaException:
+            return None
+        return found.offset
+
+    def close(self) -> None:
+        """Let go."""
+        self._consumer.close()
 
 
-def open_transaction(bootstrap: str, transactional_id: str) -> Any:
+def leaders(admin: Any, topic: str) -> dict[int, int]:
+    """Partition → node; -1 where there is none."""
+    [described] = admin.describe_topics([topic])
+    return {one["partition_index"]: one["leader_id"] for one in described["partitions"]}
+
+
+def open_transaction(bootstrap: str, group: str) -> Any:
     """A producer that has begun one."""
+    transactional_id = f"{group}/r1/{uuid.uuid4()}"
     producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id=transactional_id)
     producer.init_transactions()
     producer.begin_transaction()
     return producer
 
 
-def slip_in(producer: Any, topic: str, partition: int, timestamp_ms: int | None) -> None:
-    """Write a record of its transaction without telling the coordinator of the partition."""
-    at = TopicPartition(topic, partition)
-    producer._transaction_manager._partitions_in_transaction.add(at)
-    producer.send(topic, b"slipped in", partition=partition, timestamp_ms=timestamp_ms).get(timeout=60)
-
-
-def open_in(bootstrap: str, partitions: list[Partition]) -> set[int]:
-    """Partitions that hold an open transaction, as their leaders say."""
-    with closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin:
-        described = admin.describe_producers([TopicPartition(*one) for one in partitions])
-    return {
-        at.partition
-        for at, state in described.items()
-        if any(one.current_transaction_start_offset >= 0 for one in state.active_producers)
-    }
+@pytest.mark.parametrize(
+    ("state", "now", "committed"),
+    [
+        ("CompleteCommit", 4, True),
+        ("Empty", 5, True),  # its id was taken over since
+        ("CompleteAbort", 4, False),  # as it was asked for
+        ("CompleteAbort", 5, False),  # its time was up, or its id is being taken over
+        ("Empty", 6, False),
+        ("Ongoing", 4, None),
+        ("PrepareCommit", 4, None),
+        ("PrepareAbort", 5, None),
+        ("CompleteCommit", 5, None),  # a later one was
+        ("CompleteAbort", 6, None),
+        ("Empty", 4, None),
+    ],
+)
+def test_how_it_ended_is_told_by_state_and_epoch(state: str, now: int, committed: bool | None) -> None:
+    """Of a transaction of epoch 4."""
+    assert was_committed(4, state, now) is committed

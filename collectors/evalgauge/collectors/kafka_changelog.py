@@ -204,14 +204,12 @@ class Reading:
         if owner in self._ids and value is not None:
             self._ids[owner].append((_TIME.unpack_from(value)[0], value[_TIME.size :]))
 
-    def waits_for(self) -> list[Partition]:
-        """Partitions that are not read to their goal."""
-        return [one for one, end in self._goal.items() if (self._client.position(one) or 0) < end]
-
     def behind(self) -> str:
         """How far it has come, in words, where it does not go on."""
         waits = [
-            f"{one} is read to {self._client.position(one)} of {self._goal[one]}" for one in self.waits_for()
+            f"{one} is read to {position} of {end}"
+            for one, end in self._goal.items()
+            if (position := self._client.position(one) or 0) < end
         ]
         return "; ".join([*waits, *([self.trouble] if self.trouble else [])])
 

@@ -85,8 +85,6 @@ class Membership:
         self._member: Member | None = None
         self._begun = False
         """The input has begun with a partition."""
-        self._hung: list[Partition] = []
-        """Where what is open is known to no coordinator, perhaps."""
         self._waits = False
         """Somebody is held up by a transaction that is open."""
         self._broken = ""
@@ -195,10 +193,6 @@ class Membership:
         """An open transaction keeps state from being read: have it ended if nobody is left to do it."""
         self._waits = True
 
-    def hung(self, partitions: list[Partition]) -> None:
-        """Nor does that help: have it ended in these partitions."""
-        self._hung = partitions
-
     def break_(self, why: str) -> None:
         """Nothing more can be committed; the input and the store learn of it at their next call."""
         with self._changed:
@@ -299,9 +293,6 @@ class Membership:
         if self._waits:
             self._waits = False
             self._settle()
-        if self._hung:
-            hung, self._hung = self._hung, []
-            self._orphans.abort_hanging(hung)
         asked = [one for one, held in self._held.items() if held.stage is _Stage.ASKED]
         if not asked:
             return

@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from evalgauge.collectors.kafka_admin import administering, members_of
 from evalgauge.collectors.kafka_client import Unavailable
+from evalgauge.collectors.kafka_hanging import end_hanging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from evalgauge.collectors.kafka_client import Partition
     from evalgauge.collectors.kafka_config import KafkaConfig
 
 _log = logging.getLogger(__name__)
 _PAUSE = 2.0
 """Seconds between two looks."""
 _PATIENCE_MS = 5000
-_HUNG = 10.0
-"""Seconds beyond its time-out after which whatever is open has been forgotten."""
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
@@ -55,6 +51,8 @@ class Orphans:
 
     def settle(self, *, own: bool = False) -> int:
         """End what is open of replicas that are no members; with `own`, of earlier lives of ours. How many.
+
+        And what brokers have left open by mistake, whoever wrote it.
 
         Does nothing if it was called a moment ago, and nothing where the brokers do not answer or do not let us: then
         they end it themselves, later.
@@ -85,52 +83,12 @@ class Orphans:
                 _log.info(
                     "input %s: ended the transaction that %s had left open", self._name, self._owner(one)
                 )
-        return len(found)
+            return len(found) + end_hanging(admin, self._group, self._name, self._pattern)
 
-    def abort_hanging(self, partitions: Iterable[Partition]) -> int:
-        """End what is open in these partitions although no coordinator knows of it any more; how many.
-
-        Records of a transaction that was over when they arrived are such: nobody ever ends it, and nobody reads past
-        it. It is the group's own topics alone that this is for. Raises nothing: brokers that do not let us leave it to
-        `kafka-transactions.sh find-hanging`.
-        """
-        try:
-            with administering(self._config, self._name) as admin:
-                return self._abort_hanging(admin, partitions)
-        except Unavailable as error:
-            _log.warning("input %s: hanging transactions cannot be ended: %s", self._name, error)
-            return 0
-
-    def _abort_hanging(self, admin: Any, partitions: Iterable[Partition]) -> int:
-        from kafka import TopicPartition  # noqa: PLC0415 - an extra, which is there by now
-        from kafka.admin import AbortTransactionSpec  # noqa: PLC0415
-
-        wanted = [TopicPartition(*one) for one in partitions]
-        before = _open(admin, wanted)
-        states = ["Ongoing", "PrepareCommit", "PrepareAbort"]
-        listed = admin.list_transactions(state_filters=states)
-        known = {one.producer_id for of_broker in listed.values() for one in of_broker}
-        oldest = time.time() - self._group.transaction_timeout - _HUNG
-        # Looked at before and after: one that is alive has ended by then, or is known. To end such a one would lose it.
-        hanging = [
-            (at, one)
-            for (at, producer, start), one in _open(admin, wanted).items()
-            if (at, producer, start) in before
-            and producer not in known
-            and one.last_timestamp / 1000 < oldest
-        ]
-        for at, one in hanging:
-            admin.abort_transaction(
-                AbortTransactionSpec(at, one.producer_id, one.producer_epoch, one.coordinator_epoch)
-            )
-            _log.warning(
-                "input %s: ended a transaction in %s/%s that its coordinator had forgotten, open since offset %s",
-                self._name,
-                at.topic,
-                at.partition,
-                one.current_transaction_start_offset,
-            )
-        return len(hanging)
+    def repair(self) -> None:
+        """End what brokers have left open by mistake. Raises `Unavailable`."""
+        with administering(self._config, self._name) as admin:
+            end_hanging(admin, self._group, self._name, self._pattern)
 
     def _end(self, transactional: str) -> None:
         import kafka  # noqa: PLC0415 - an extra, which is there by now
@@ -154,13 +112,3 @@ class Orphans:
         """Replicas that the group has as members."""
         members = members_of(admin, self._group.id)
         return {one["group_instance_id"] for one in members if one.get("group_instance_id")}
-
-
-def _open(admin: Any, partitions: list[Any]) -> dict[tuple[Any, int, int], Any]:
-    """(partition, producer, first offset) → what the leaders say of transactions that are open."""
-    return {
-        (at, one.producer_id, one.current_transaction_start_offset): one
-        for at, state in admin.describe_producers(partitions).items()
-        for one in state.active_producers
-        if one.current_transaction_start_offset >= 0
-    }

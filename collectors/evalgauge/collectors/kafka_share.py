@@ -135,7 +135,6 @@ class Share:
         elif now - self._moved > STUCK:
             self.trouble = f"the reading of the changelog does not go on: {reading.behind()}"
             _log.warning("%s; it is begun anew", self.trouble)
-            self._membership.hung(reading.waits_for())
             reading.close()
             self._reading = None
             self._store.disconnect()

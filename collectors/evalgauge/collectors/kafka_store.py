@@ -118,6 +118,8 @@ class KafkaStore:
         """Meanings to delete with the next transaction."""
         self._new: dict[Partition, int] = {}
         """Partitions that the group has not begun yet, with how many their topic has."""
+        self._unsettled = False
+        """The last transaction failed, and may not be over."""
         self._doubtful: dict[Partition, Committed] = {}
         """Positions of a transaction of which it is not known whether it was committed."""
         self._ids: dict[str, str] = {}
@@ -155,6 +157,7 @@ class KafkaStore:
         self._leave()
         self._dropped = []
         self._doubtful = {}
+        self._unsettled = False
         self._new = {}
         self._meanings = list(meanings)
         self._ids_age = ids_age
@@ -165,7 +168,7 @@ class KafkaStore:
         self._waits_for = f"the group {group.id}"
         self._membership = Membership(
             self._library,
-            Orphans(self._config, self._name, replica),
+            self._orphans(),
             replica,
             group.drain_timeout,
             self._name,
@@ -263,13 +266,12 @@ class KafkaStore:
 
     def _complete(self, reading: Reading) -> None:
         """Read to the end; whatever an earlier life of ours, or a member that is gone, left open is ended."""
-        orphans = Orphans(self._config, self._name, self._replica.name)
+        orphans = self._orphans()
         waits_since = time.monotonic()
         while not reading.step(0.1):
             if reading.moved:
                 waits_since = time.monotonic()
             elif time.monotonic() - waits_since > STUCK:
-                orphans.abort_hanging(reading.waits_for())
                 raise Unavailable(f"its reading does not go on: {reading.behind()}")
             elif time.monotonic() - waits_since > STALLED:
                 orphans.settle(own=True)
@@ -277,6 +279,9 @@ class KafkaStore:
                 raise Stopped
             if self._membership is not None:
                 self._membership.check()
+
+    def _orphans(self) -> Orphans:
+        return Orphans(self._config, self._name, self._replica.name)
 
     def _joined(self) -> bool | None:
         membership = self.membership
@@ -358,6 +363,8 @@ class KafkaStore:
                 return {}
             offsets = {partition: self._places[partition]}
         failpoints.reach("commit.before")
+        if self._unsettled:
+            self._settle()
         if not self._landed(offsets):
             self._write(commit, ids, offsets)
         failpoints.reach("commit.after")
@@ -368,13 +375,22 @@ class KafkaStore:
         self._committed(commit)
         return {}
 
+    def _settle(self) -> None:
+        """See to it that the last transaction is over, in each partition of it. Raises `StoreUnavailableError`."""
+        assert self._transactions is not None  # noqa: S101 - for the type checker: it was by these
+        try:
+            self._transactions.begin()
+            self._orphans().repair()
+        except Unavailable as error:
+            raise StoreUnavailableError(str(error)) from error
+        self._unsettled = False
+
     def _landed(self, offsets: dict[Partition, Committed]) -> bool:
         """Whether the transaction before, of the same, was committed after all: dead letters would be there twice."""
         doubtful, self._doubtful = self._doubtful, {}
-        if not doubtful or doubtful != offsets or self._dropped or self._transactions is None:
+        if not doubtful or doubtful != offsets or self._dropped:
             return False
         try:
-            self._transactions.begin()  # from then on its outcome is settled
             found = positions_of(self._config, self._name, self._group.id, offsets)
             # Still ours, so that nobody else can have committed the same.
             self.membership.standing(offsets)
@@ -398,6 +414,7 @@ class KafkaStore:
         except Fenced as error:
             raise StoreUnavailableError(str(error)) from error
         except Unavailable as error:
+            self._unsettled = self._transactions is not None
             if any(self._places.get(partition) != one for partition, one in offsets.items()):
                 self._doubtful = offsets
             raise StoreUnavailableError(str(error)) from error
