@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING
 
-import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, KafkaException
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.structs import OffsetAndMetadata
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from kafka import KafkaAdminClient
 
 from evalgauge.collectors.kafka import open_library
 from evalgauge.collectors.kafka_client import Partition, Unavailable
@@ -136,83 +134,88 @@ def test_what_brokers_leave_open_is_ended_as_it_ended_elsewhere(tmp_path: Path, 
     """A transaction is over while a partition of it has no leader: this broker never writes the marker there."""
     # One copy of the positions, so that they have no leader either.
     one_copy = {"offsets.topic.replication.factor": "1", "offsets.topic.num.partitions": "1"}
-    with KafkaCluster(tmp_path, {**one_copy, "min.insync.replicas": "1"}) as cluster, ExitStack() as ends:
-        group = f"group-{uuid.uuid4().hex[:8]}"
-        admin = ends.enter_context(closing(KafkaAdminClient(bootstrap_servers=cluster.bootstrap)))
-        source = f"{topic}-source"
-        admin.create_topics({source: {"num_partitions": 1}}, wait_for_metadata=True)
-        positions = Positions(cluster.bootstrap, group, source)
-        ends.callback(positions.close)
-        positions.commit(3)
-        lost = leaders(admin, "__consumer_offsets")[0]
-        kept = next(node for node in cluster.nodes if node != lost)
-        admin.create_topics({topic: {"assignments": {0: [lost], 1: [kept]}}}, wait_for_metadata=True)
-        committed, aborted, open_ = (
-            ends.enter_context(closing(open_transaction(cluster.bootstrap, group))) for _ in range(3)
-        )
-        for producer, value in ((committed, b"committed"), (aborted, b"aborted")):
-            for number in (0, 1):
-                producer.send(topic, value, partition=number).get(timeout=60)
-        at = {TopicPartition(source, 0): OffsetAndMetadata(7, "", -1)}
-        committed.send_offsets_to_transaction(at, group)
-        cluster.kill(lost)
-        until(lambda: leaders(admin, topic)[0] == -1, "the partition to have no leader", SECONDS)
-        committed.commit_transaction()
-        aborted.abort_transaction()
-        cluster.restart(lost)
-        until(lambda: leaders(admin, topic)[0] == lost, "the partition to have its leader", SECONDS)
-        open_.send(topic, b"open", partition=0).get(timeout=60)
-        assert positions.committed() is None
-        assert written(cluster.bootstrap, topic, 1) == [b"committed"]
-
+    with KafkaCluster(tmp_path, {**one_copy, "min.insync.replicas": "1"}) as cluster:
+        group, source = f"group-{uuid.uuid4().hex[:8]}", f"{topic}-source"
         config = KafkaConfig.model_validate(
-            {"bootstrap": cluster.bootstrap, "topics": "other", "group": {"id": group, "changelog": topic}}
+            {"bootstrap": cluster.bootstrap, "topics": source, "group": {"id": group, "changelog": topic}}
         )
-        Orphans(config, INPUT, "r1").repair()
-        open_.commit_transaction()
-        assert written(cluster.bootstrap, topic, 0) == [b"committed", b"open"]
-        assert positions.committed() == 7
+        with closing(KafkaAdminClient(bootstrap_servers=cluster.bootstrap)) as admin:
+            admin.create_topics({source: {"num_partitions": 1}}, wait_for_metadata=True)
+            with closing(Writing(cluster.bootstrap, group, source)) as writing:
+                writing.position(3)
+                lost = writing.leader("__consumer_offsets", 0)
+                kept = next(node for node in cluster.nodes if node != lost)
+                admin.create_topics({topic: {"assignments": {0: [lost], 1: [kept]}}}, wait_for_metadata=True)
+        with closing(Writing(cluster.bootstrap, group, source)) as writing:
+            committed, aborted, open_ = (writing.producer() for _ in range(3))
+            before = [b"before", b"before"]  # so that each partition knows of the coordinator
+            for one in (committed, aborted):
+                writing.write(one, [(topic, 0), (topic, 1)], b"before", 5)
+                one.commit_transaction(SECONDS)
+                one.begin_transaction()
+            writing.write(committed, [(topic, 0), (topic, 1)], b"committed", 7)
+            writing.write(aborted, [(topic, 0), (topic, 1)], b"aborted", 9)
+            cluster.kill(lost)
+            until(lambda: writing.leader(topic, 0) == -1, "the partition to have no leader", SECONDS)
+            committed.commit_transaction(SECONDS)
+            aborted.abort_transaction(SECONDS)
+            cluster.restart(lost)
+            until(lambda: writing.leader(topic, 0) == lost, "the partition to have its leader", SECONDS)
+            writing.write(open_, [(topic, 0)], b"open", None)
+            assert written(cluster.bootstrap, topic, 1) == [*before, b"committed"]
+            assert writing.committed() is None
+
+            Orphans(config, INPUT, "r1").repair()
+            open_.commit_transaction(SECONDS)
+            assert written(cluster.bootstrap, topic, 0) == [*before, b"committed", b"open"]
+            assert writing.committed() == 7
 
 
-class Positions:
-    """Those of a group, as a reader of stable ones is told them."""
+class Writing:
+    """Writes as a group does, and knows its position of the one partition that it reads."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
-        options = {"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_committed"}
+    def __init__(self, bootstrap: str, group: str, source: str) -> None:
+        self._bootstrap = {"bootstrap.servers": bootstrap}
+        self._group, self._source = group, source
+        options = self._bootstrap | {"group.id": group, "isolation.level": "read_committed"}
         self._consumer = Consumer(options)
-        self._at = confluent_kafka.TopicPartition(topic, 0)
 
-    def commit(self, offset: int) -> None:
-        """Outside of any transaction."""
-        at = confluent_kafka.TopicPartition(self._at.topic, 0, offset)
-        self._consumer.commit(offsets=[at], asynchronous=False)
+    def producer(self) -> Producer:
+        """One that has begun a transaction."""
+        one = Producer(self._bootstrap | {"transactional.id": f"{self._group}/r1/{uuid.uuid4()}"})
+        one.init_transactions(SECONDS)
+        one.begin_transaction()
+        return one
+
+    def write(self, one: Producer, places: list[tuple[str, int]], value: bytes, offset: int | None) -> None:
+        """Records, and a position."""
+        for topic, partition in places:
+            one.produce(topic, value, partition=partition)
+        assert one.flush(SECONDS) == 0
+        if offset is not None:
+            position = TopicPartition(self._source, 0, offset)
+            one.send_offsets_to_transaction([position], self._consumer.consumer_group_metadata(), SECONDS)
+
+    def position(self, offset: int) -> None:
+        """Commit it outside of any transaction."""
+        self._consumer.commit(offsets=[TopicPartition(self._source, 0, offset)], asynchronous=False)
 
     def committed(self) -> int | None:
-        """None while that is not certain."""
+        """The position; None while it is not certain."""
         try:
-            [found] = self._consumer.committed([self._at], timeout=5)
+            [found] = self._consumer.committed([TopicPartition(self._source, 0)], timeout=5)
         except KafkaException:
             return None
         return found.offset
 
+    def leader(self, topic: str, partition: int) -> int:
+        """The node; -1 where there is none."""
+        found = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        return int(found[partition].leader)
+
     def close(self) -> None:
         """Let go."""
         self._consumer.close()
-
-
-def leaders(admin: Any, topic: str) -> dict[int, int]:
-    """Partition → node; -1 where there is none."""
-    [described] = admin.describe_topics([topic])
-    return {one["partition_index"]: one["leader_id"] for one in described["partitions"]}
-
-
-def open_transaction(bootstrap: str, group: str) -> Any:
-    """A producer that has begun one."""
-    transactional_id = f"{group}/r1/{uuid.uuid4()}"
-    producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id=transactional_id)
-    producer.init_transactions()
-    producer.begin_transaction()
-    return producer
 
 
 @pytest.mark.parametrize(

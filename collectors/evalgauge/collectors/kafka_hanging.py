@@ -31,6 +31,8 @@ class _Open(NamedTuple):
     epoch: int
     first: int
     """Offset of its first record there."""
+    coordinator_epoch: int
+    """Of the marker before; an older one is refused."""
 
 
 def end_hanging(admin: Any, group: KafkaGroup, name: str, ids: Pattern[str]) -> int:
@@ -121,7 +123,13 @@ def was_committed(epoch: int, state: str, now: int) -> bool | None:
 
 def _open(admin: Any, partitions: list[Any]) -> set[_Open]:
     return {
-        _Open(at, one.producer_id, one.producer_epoch, one.current_transaction_start_offset)
+        _Open(
+            at,
+            one.producer_id,
+            one.producer_epoch,
+            one.current_transaction_start_offset,
+            one.coordinator_epoch,
+        )
         for at, state in admin.describe_producers(partitions).items()
         for one in state.active_producers
         if one.current_transaction_start_offset >= 0
@@ -132,7 +140,7 @@ def _mark(admin: Any, one: _Open, *, committed: bool) -> None:
     """Write the marker. kafka-python has a call for those of aborted transactions alone."""
     from kafka.admin import AbortTransactionSpec  # noqa: PLC0415 - an extra, which is there by now
 
-    spec = AbortTransactionSpec(one.at, one.producer, one.epoch)
+    spec = AbortTransactionSpec(one.at, one.producer, one.epoch, one.coordinator_epoch)
     request = admin._abort_transaction_request(spec)  # noqa: SLF001
     request.markers[0].transaction_result = committed
 
