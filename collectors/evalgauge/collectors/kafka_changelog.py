@@ -107,6 +107,17 @@ def table_record(topic: str, owner: Owner, info: TableInfo) -> Record:
     )
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What a replica says of itself with each commit."""
+
+    time: float
+    """Unix time of the commit."""
+    version: str
+    """Of evalgauge."""
+    metrics: dict[str, str] = {}
+    """Meaning → metric."""
+
+
 class Held(NamedTuple):
     """What a changelog holds of one owner."""
 

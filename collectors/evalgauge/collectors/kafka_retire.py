@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import msgspec
 
 from evalgauge.collectors.kafka_admin import administering, assigned_of
-from evalgauge.collectors.kafka_changelog import PARTITIONS, Reading, parsed
+from evalgauge.collectors.kafka_changelog import PARTITIONS, Reading, Said, parsed
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
 from evalgauge.collectors.kafka_orphans import transactional_ids
 from evalgauge.collectors.kafka_retired import MARKS, Mark, mark_record, marks_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
-from evalgauge.collectors.kafka_store import Said
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.table import PageKind
 

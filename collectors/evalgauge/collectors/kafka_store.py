@@ -23,6 +23,7 @@ from evalgauge.collectors.kafka_changelog import (
     Held,
     Owner,
     Reading,
+    Said,
     digests_records,
     key_of,
     page_records,
@@ -68,17 +69,6 @@ class Library(Joining, Protocol):
 
     def transactions(self, replica: str) -> Transactions:
         """A writer. Raises `Unavailable`."""
-
-
-class Said(msgspec.Struct, frozen=True):
-    """What a replica says of itself with each commit."""
-
-    time: float
-    """Unix time of the commit."""
-    version: str
-    """Of evalgauge."""
-    metrics: dict[str, str] = {}
-    """Meaning → metric."""
 
 
 class KafkaStore:
