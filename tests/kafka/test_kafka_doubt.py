@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 from evalgauge.collectors.kafka import open_library
 from evalgauge.collectors.kafka_client import Partition, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
-from evalgauge.collectors.kafka_hanging import was_committed
+from evalgauge.collectors.kafka_hanging import Endings, was_committed
 from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_place import Place
 from evalgauge.collectors.kafka_store import KafkaStore
@@ -70,6 +70,8 @@ class Forgetful:
         outer, inner = self, self._library.transactions(replica)
 
         class Lost:
+            id = inner.id
+
             def begin(self) -> None:
                 inner.begin()
 
@@ -107,7 +109,7 @@ def test_a_commit_whose_answer_was_lost_is_not_written_twice(
     with closing(KafkaStore(config, library, INPUT, "r1")) as store:
         store.restore(["counts"])
         until(lambda: at in store.membership.known(), "the partition to be given", SECONDS)
-        store.adopted(at, 1)
+        store.adopted(at, None, 1)
         assert store.membership.begin(at, store.membership.known()[at].term)
 
         def commit(offset: int, letter: bytes) -> None:
@@ -147,7 +149,8 @@ def test_what_brokers_leave_open_is_ended_as_it_ended_elsewhere(tmp_path: Path, 
                 kept = next(node for node in cluster.nodes if node != lost)
                 admin.create_topics({topic: {"assignments": {0: [lost], 1: [kept]}}}, wait_for_metadata=True)
         with closing(Writing(cluster.bootstrap, group, source)) as writing:
-            committed, aborted, open_ = (writing.producer() for _ in range(3))
+            ids = [f"{group}/{replica}/{uuid.uuid4()}" for replica in ("r1", "r1", "r2", "r2")]
+            committed, aborted, own, open_ = map(writing.producer, ids)
             before = [b"before", b"before"]  # so that each partition knows of the coordinator
             for one in (committed, aborted):
                 writing.write(one, [(topic, 0), (topic, 1)], b"before", 5)
@@ -155,20 +158,25 @@ def test_what_brokers_leave_open_is_ended_as_it_ended_elsewhere(tmp_path: Path, 
                 one.begin_transaction()
             writing.write(committed, [(topic, 0), (topic, 1)], b"committed", 7)
             writing.write(aborted, [(topic, 0), (topic, 1)], b"aborted", 9)
+            writing.write(own, [(topic, 0)], b"own", None)
             cluster.kill(lost)
             until(lambda: writing.leader(topic, 0) == -1, "the partition to have no leader", SECONDS)
             committed.commit_transaction(SECONDS)
+            own.commit_transaction(SECONDS)
             aborted.abort_transaction(SECONDS)
             cluster.restart(lost)
             until(lambda: writing.leader(topic, 0) == lost, "the partition to have its leader", SECONDS)
             writing.write(open_, [(topic, 0)], b"open", None)
             assert written(cluster.bootstrap, topic, 1) == [*before, b"committed"]
+            # The group has no members: r1 is gone, and r2 looks after what it has written itself.
+            with closing(Endings(config, INPUT)) as endings:
+                assert endings.committed(ids[2])
+                endings.confirm(ids[2], [Partition(topic, 0)], committed=True)
             assert writing.committed() is None
-
-            Orphans(config, INPUT, "r1").repair()
-            open_.commit_transaction(SECONDS)
-            assert written(cluster.bootstrap, topic, 0) == [*before, b"committed", b"open"]
+            assert Orphans(config, INPUT, "r2").settle() == 4
             assert writing.committed() == 7
+            open_.commit_transaction(SECONDS)
+            assert written(cluster.bootstrap, topic, 0) == [*before, b"committed", b"own", b"open"]
 
 
 class Writing:
@@ -176,13 +184,13 @@ class Writing:
 
     def __init__(self, bootstrap: str, group: str, source: str) -> None:
         self._bootstrap = {"bootstrap.servers": bootstrap}
-        self._group, self._source = group, source
+        self._source = source
         options = self._bootstrap | {"group.id": group, "isolation.level": "read_committed"}
         self._consumer = Consumer(options)
 
-    def producer(self) -> Producer:
+    def producer(self, transactional_id: str) -> Producer:
         """One that has begun a transaction."""
-        one = Producer(self._bootstrap | {"transactional.id": f"{self._group}/r1/{uuid.uuid4()}"})
+        one = Producer(self._bootstrap | {"transactional.id": transactional_id})
         one.init_transactions(SECONDS)
         one.begin_transaction()
         return one

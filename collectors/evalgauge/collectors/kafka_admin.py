@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from evalgauge.collectors.kafka_client import Partition, Unavailable
+from evalgauge.collectors.kafka_client import Committed, Partition, Unavailable
 from evalgauge.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,8 +74,11 @@ def assigned_of(admin: Any, group: str) -> dict[str, list[Partition]]:
 
 def positions_of(
     config: KafkaConfig, name: str, group: str, partitions: Iterable[Partition]
-) -> dict[Partition, int]:
-    """Offsets that a group has committed, by partition. Raises `Unavailable`."""
+) -> dict[Partition, Committed]:
+    """Positions that a group has committed, by partition. Raises `Unavailable`."""
     with administering(config, name) as admin:
         found = admin.list_group_offsets({group: [tuple(one) for one in partitions]})[group]
-    return {Partition(at.topic, at.partition): one.offset for at, one in found.items()}
+    return {
+        Partition(at.topic, at.partition): Committed.told(one.offset, one.metadata)
+        for at, one in found.items()
+    }

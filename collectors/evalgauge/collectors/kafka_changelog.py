@@ -50,6 +50,11 @@ SETTINGS = {
 """With which it is made."""
 ESSENTIAL = {"cleanup.policy": "compact"}
 """What is looked at where it is there already: retention would delete state."""
+STALLED = 0.5
+"""Seconds without a record after which a reading that is not at its end waits for an open transaction."""
+
+STUCK = 15.0
+"""Seconds without a record after which a reading is begun anew, by another client: it may be that which is stuck."""
 
 
 def ids_settings(age: float) -> dict[str, str]:

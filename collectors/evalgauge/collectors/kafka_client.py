@@ -141,6 +141,11 @@ class Committed(NamedTuple):
     offset: int
     metadata: str
 
+    @classmethod
+    def told(cls, offset: int, metadata: str | None) -> Committed:
+        """As brokers tell of it. In a transaction librdkafka ends metadata with a zero byte."""
+        return cls(offset, (metadata or "").rstrip("\0"))
+
 
 class TopicPattern:
     """The topics that a pattern takes: by their whole name; none of the brokers' own, none that the group writes.
@@ -287,7 +292,7 @@ class Transactions(Protocol):
 
     | The broker says | Reaction |
     |---|---|
-    | stale generation, unknown member, fenced instance id | abort, keep the producer, `Fenced` |
+    | stale generation, unknown member, fenced instance id | new producer, `Fenced` |
     | the transaction timed out, producer fenced, unknown producer or epoch | new producer, `Unavailable` |
     | not the coordinator, loading, no leader, connection lost | the client retries until time is up |
     | nothing, until time is up (also: is it committed?) | new producer, `Unavailable` |
@@ -295,8 +300,12 @@ class Transactions(Protocol):
     | anything else, such as no leave to write | new producer, `Unavailable` with the broker's words |
 
     A new producer takes the same id again. So whatever the one before left open is aborted at once, and a commit that
-    it still has under way is refused: once a new producer has begun, the old one's outcome is settled.
+    it still has under way is refused: once a new producer has begun, the old one's outcome is settled. Nothing is
+    aborted in another way, so that state and epoch of a producer tell how its last transaction ended.
     """
+
+    id: str
+    """Transactional id."""
 
     def begin(self) -> None:
         """Have a producer, so that the outcome of all that was written before is settled. Raises `Unavailable`."""

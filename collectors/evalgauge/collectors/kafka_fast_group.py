@@ -248,7 +248,7 @@ class FastMember:
                 raise Unavailable(f"positions of group `{self._group.id}`: {one.error.str()}")
             known = one.offset >= 0
             positions[Partition(one.topic, one.partition)] = (
-                Committed(one.offset, one.metadata or "") if known else None
+                Committed.told(one.offset, one.metadata) if known else None
             )
         return positions
 

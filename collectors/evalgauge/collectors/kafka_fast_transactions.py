@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0
 """Seconds within which brokers must answer; a transaction has longer where its time-out is longer."""
-_CLOSE = 1.0
 _FULL = 0.02
 """Seconds until a full queue is tried again."""
 _MAX_MESSAGE = 64 << 20
@@ -43,9 +42,10 @@ class FastTransactions:
         self._patience = max(_PATIENCE, group.transaction_timeout)
         self._heard = ""
         """The last that librdkafka complained of."""
+        self.id = transactional_id(group.id, replica, str(uuid.uuid4()))
         timeout = int(group.transaction_timeout * 1000)
         self._options = options | {
-            "transactional.id": transactional_id(group.id, replica, str(uuid.uuid4())),
+            "transactional.id": self.id,
             "transaction.timeout.ms": timeout,
             "message.timeout.ms": timeout,
             # The producer waits that long while the brokers end the transaction before; by default 100 ms.
@@ -76,13 +76,9 @@ class FastTransactions:
         try:
             self._transact(producer, records, offsets, standing.metadata)
         except KafkaException as error:
-            if error.args[0].code() in _STALE:
-                try:
-                    producer.abort_transaction(_CLOSE)
-                except KafkaException:
-                    self._producer = None
-                raise refused(self._replica, self._group.id, error.args[0].name()) from error
             self._producer = None
+            if error.args[0].code() in _STALE:
+                raise refused(self._replica, self._group.id, error.args[0].name()) from error
             raise Unavailable(
                 f"a transaction of group `{self._group.id}` failed: {self._why(error)}"
             ) from error

@@ -2,24 +2,35 @@
 
 A broker that ends a transaction writes a marker into each partition of it. One that is left out (Kafka 4.3.1 passes
 over partitions that have no leader at that moment, as after a restart, and calls the transaction complete) stays open
-there for good: nobody reads past it, or is told the positions in it. The coordinator still knows how the transaction
-ended, so that the marker can be written after all. To abort what was committed would tear apart what belongs together.
+there: nobody reads past it, or is told the positions in it, and what its producer writes there next becomes a part of
+it. So who writes looks after each transaction before it begins another (`Endings`), and who waits for one of which
+nobody is left to look after it asks the coordinator how it ended (`end_hanging`). To abort a part of what was committed
+would tear it apart.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from evalgauge.collectors.kafka_admin import administering
+from evalgauge.collectors.kafka_client import Partition, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from re import Pattern
+    from collections.abc import Callable, Iterable
 
-    from evalgauge.collectors.kafka_config import KafkaGroup
+    from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
 
 _log = logging.getLogger(__name__)
 
 _OFFSETS = "__consumer_offsets"
+_LIVE = 5.0
+"""Seconds after its last record from which on what a live member left open is nobody's."""
+_NOBODY = -1
+_ENDINGS = {"PrepareCommit": True, "CompleteCommit": True, "PrepareAbort": False, "CompleteAbort": False}
+_T = TypeVar("_T")
 
 
 class _Open(NamedTuple):
@@ -31,76 +42,185 @@ class _Open(NamedTuple):
     epoch: int
     first: int
     """Offset of its first record there."""
+    sequence: int
+    """Of its last record."""
+    time: int
+    """Of its last record, in milliseconds."""
     coordinator_epoch: int
     """Of the marker before; an older one is refused."""
 
 
-def end_hanging(admin: Any, group: KafkaGroup, name: str, ids: Pattern[str]) -> int:
-    """End them in the topics of a group, and in its positions where their ids match; how many.
+class Endings:
+    """Looks after the transactions that one process writes. Belongs to one thread."""
 
-    Raises `kafka.errors.KafkaError`, but for leave that the brokers do not give: then the log says so.
+    def __init__(self, config: KafkaConfig, name: str) -> None:
+        """Connect to nothing yet."""
+        assert config.group is not None  # noqa: S101 - for the type checker: there are none without a group
+        self._config, self._group, self._name = config, config.group, name
+        self._connection: ExitStack | None = None
+        self._admin: Any = None
+        self._refused = False
+        self._positions: list[Any] | None = None
+        self._producer: tuple[str, int] = "", _NOBODY
+        """Transactional id → producer."""
+
+    def committed(self, transactional_id: str) -> bool | None:
+        """How the last transaction ended; None where it has not, or that is not said. Raises `Unavailable`."""
+
+        def ask(admin: Any) -> bool | None:
+            state = admin.describe_transactions([transactional_id])[transactional_id].state.value
+            return _ENDINGS.get(state)
+
+        return self._asked(ask)
+
+    def confirm(
+        self, transactional_id: str, partitions: Iterable[Partition], *, committed: bool | None
+    ) -> None:
+        """Make sure that the last transaction is over in these partitions and in that of the group's positions.
+
+        `committed`: how it ended; None where that is to be told by the epoch of its producer, whose id has been taken
+        over since. Raises `Unavailable`. Where brokers do not let us the log says so, once.
+        """
+        from kafka import TopicPartition  # noqa: PLC0415 - an extra, which is there by now
+
+        def look(admin: Any) -> None:
+            if self._positions is None:
+                self._positions = _positions(admin, self._group.id)
+            wanted = [TopicPartition(*one) for one in sorted(partitions)] + self._positions
+            id_, producer = self._producer
+            state, now = "", 0
+            if committed is None or id_ != transactional_id:
+                found = admin.describe_transactions([transactional_id])[transactional_id]
+                producer, state, now = found.producer_id, found.state.value, found.producer_epoch
+                self._producer = transactional_id, producer
+            for one in _open(admin, wanted):
+                if one.producer == producer:
+                    how = was_committed(one.epoch, state, now) if committed is None else committed
+                    if how is None:
+                        raise Unavailable(f"the brokers have not ended a transaction in {_place(one)} yet")
+                    _mark(admin, one, self._name, committed=how)
+
+        self._asked(look)
+
+    def _asked(self, what: Callable[[Any], _T]) -> _T | None:
+        """What the brokers answer; None where they know nothing of it, or do not let us ask. Raises `Unavailable`."""
+        if self._refused:
+            return None
+        try:
+            if self._connection is None:
+                with ExitStack() as stack:
+                    self._admin = stack.enter_context(administering(self._config, self._name))
+                    self._connection = stack.pop_all()
+            return what(self._admin)
+        except Exception as error:
+            from kafka import errors  # noqa: PLC0415 - an extra, which is there by now
+
+            if isinstance(error, errors.TransactionalIdNotFoundError):
+                return None  # nothing was ever written by it
+            if isinstance(error, (errors.AuthorizationError, errors.UnsupportedVersionError)):
+                self._refused = True
+                _warn_refused(self._name, error)
+                return None
+            if isinstance(error, (errors.KafkaError, OSError)):
+                self.close()
+                raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def end_hanging(
+    admin: Any, group: KafkaGroup, name: str, owner: Callable[[str], str | None], live: set[str]
+) -> int:
+    """End what is open in the topics of a group, and in its positions, though it is over; how many.
+
+    `owner` tells the replica of a transactional id, None if it is of none. What members that are `live` wrote a moment
+    ago is theirs to look after. Raises `kafka.errors.KafkaError`, but for leave that the brokers do not give: then the
+    log says so.
     """
-    own = _partitions(admin, [group.changelog_topic, group.dead_letter_topic, group.ids_topic])
-    ended = _end(admin, name, own, None)
-    return ended + _end(admin, name, _partitions(admin, [_OFFSETS]), ids)
-
-
-def _end(admin: Any, name: str, partitions: list[Any], ids: Pattern[str] | None) -> int:
     from kafka import errors  # noqa: PLC0415 - an extra, which is there by now
 
     ended = 0
-    try:
-        for one, committed in _over(admin, partitions, ids):
-            _mark(admin, one, committed=committed)
-            ended += 1
-            _log.warning(
-                "input %s: the brokers had left a transaction open in %s/%s since offset %s, though it was %s; ended",
-                *(name, one.at.topic, one.at.partition, one.first, "committed" if committed else "aborted"),
-            )
-    except errors.AuthorizationError as error:
-        _log.warning(
-            "input %s: transactions that brokers have left open cannot be ended: %s: %s",
-            *(name, type(error).__name__, error),
-        )
+    topics = [group.changelog_topic, group.dead_letter_topic, group.ids_topic]
+    for partitions in (*(_led(admin, topic) for topic in topics), _positions(admin, group.id)):
+        try:
+            for one, committed in _over(admin, partitions, owner, live):
+                _mark(admin, one, name, committed=committed)
+                ended += 1
+        except (errors.AuthorizationError, errors.UnsupportedVersionError) as error:
+            _warn_refused(name, error)
     return ended
 
 
-def _partitions(admin: Any, topics: list[str]) -> list[Any]:
-    """Those that have a leader, of the topics that are there."""
+def _warn_refused(name: str, error: Exception) -> None:
+    _log.warning(
+        "input %s: transactions that brokers may have left open cannot be looked after: %s: %s",
+        *(name, type(error).__name__, error),
+    )
+
+
+def _led(admin: Any, topic: str) -> list[Any]:
+    """Partitions that have a leader, of a topic that may not be there."""
     from kafka import TopicPartition  # noqa: PLC0415 - an extra, which is there by now
 
+    [found] = admin.describe_topics([topic])
     return [
-        TopicPartition(topic["name"], partition["partition_index"])
-        for topic in admin.describe_topics(topics)
-        if not topic["error_code"]
-        for partition in topic["partitions"]
-        if not partition["error_code"]
+        TopicPartition(topic, partition["partition_index"])
+        for partition in found["partitions"]
+        if not partition["error_code"] and partition["leader_id"] != _NOBODY
     ]
 
 
-def _over(admin: Any, partitions: list[Any], ids: Pattern[str] | None) -> Iterable[tuple[_Open, bool]]:
+def _positions(admin: Any, group: str) -> list[Any]:
+    """The partition that holds the positions of a group; none where the brokers do not let us see it."""
+    from kafka import TopicPartition  # noqa: PLC0415 - an extra, which is there by now
+
+    [topic] = admin.describe_topics([_OFFSETS])
+    count = len(topic["partitions"])
+    return [TopicPartition(_OFFSETS, _hash(group) % count)] if count else []
+
+
+def _hash(text: str) -> int:
+    """As Java's `String.hashCode`, made positive as the brokers do it."""
+    found = 0
+    for unit in memoryview(text.encode("utf-16-le")).cast("H"):
+        found = (31 * found + unit) & 0xFFFFFFFF
+    return found & 0x7FFFFFFF
+
+
+def _over(
+    admin: Any, partitions: list[Any], owner: Callable[[str], str | None], live: set[str]
+) -> Iterable[tuple[_Open, bool]]:
     """Transactions that are open though they are over, and whether they were committed.
 
-    What is open at both looks, with the coordinator asked in between, is either under way or was over before the
-    second: its markers are all written when its coordinator calls it complete.
+    What is open at both looks, with the coordinator asked in between and nothing written since, is either under way or
+    was over before the second: its markers are all written when its coordinator calls it complete.
     """
     before = _open(admin, partitions)
     if not before:
         return
     producers = sorted({one.producer for one in before})
     listed = {
-        one.transactional_id: one.producer_id
+        one.producer_id: one.transactional_id
         for of_broker in admin.list_transactions(producer_id_filters=producers).values()
         for one in of_broker
-        if ids is None or ids.fullmatch(one.transactional_id)
     }
-    described = admin.describe_transactions(list(listed)) if listed else {}
-    known = {one.producer_id: one for one in described.values()}
+    described = admin.describe_transactions(list(listed.values())) if listed else {}
     for one in before & _open(admin, partitions):
-        found = known.get(one.producer)
-        committed = (
-            None if found is None else was_committed(one.epoch, found.state.value, found.producer_epoch)
-        )
+        if one.producer not in listed:
+            _log.info("a transaction is open in %s, and no coordinator knows its producer", _place(one))
+            continue
+        id_ = listed[one.producer]
+        replica, found = owner(id_), described[id_]
+        if (replica is None or replica in live) and time.time() - one.time / 1000 < _LIVE:
+            continue
+        if replica is None and (found.state.value == "Empty" or one.at.topic == _OFFSETS):
+            continue  # of a command, which aborts by itself and begins under the same id again; or of another group
+        committed = was_committed(one.epoch, found.state.value, found.producer_epoch)
         if committed is not None:
             yield one, committed
 
@@ -109,8 +229,7 @@ def was_committed(epoch: int, state: str, now: int) -> bool | None:
     """How a transaction of an epoch ended whose producer is in this state and epoch now; None where that is unknown.
 
     A commit keeps the epoch. The coordinator raises it when it aborts a transaction by itself, because its time is
-    up or its id is taken over, and once more for whoever takes over the id. An abort that was asked for keeps it too,
-    but after that nobody takes over the id.
+    up or its id is taken over, and once more for whoever takes over the id. We never ask for an abort.
     """
     if state == "CompleteCommit":
         return True if now == epoch else None
@@ -122,21 +241,29 @@ def was_committed(epoch: int, state: str, now: int) -> bool | None:
 
 
 def _open(admin: Any, partitions: list[Any]) -> set[_Open]:
+    """Raises `Unavailable` where one has no leader."""
+    led = admin._manager.run(admin._async_get_leader_for_partitions, partitions)  # noqa: SLF001
+    if missing := led.get(_NOBODY):
+        at = min(missing)
+        raise Unavailable(f"partition {at.topic}/{at.partition} has no leader")
     return {
         _Open(
             at,
             one.producer_id,
             one.producer_epoch,
             one.current_transaction_start_offset,
+            one.last_sequence,
+            one.last_timestamp,
             one.coordinator_epoch,
         )
-        for at, state in admin.describe_producers(partitions).items()
+        for leader, some in led.items()
+        for at, state in admin.describe_producers(some, broker_id=leader).items()
         for one in state.active_producers
         if one.current_transaction_start_offset >= 0
     }
 
 
-def _mark(admin: Any, one: _Open, *, committed: bool) -> None:
+def _mark(admin: Any, one: _Open, name: str, *, committed: bool) -> None:
     """Write the marker. kafka-python has a call for those of aborted transactions alone."""
     from kafka.admin import AbortTransactionSpec  # noqa: PLC0415 - an extra, which is there by now
 
@@ -150,3 +277,11 @@ def _mark(admin: Any, one: _Open, *, committed: bool) -> None:
         admin._abort_transaction_process_response(response, spec)  # noqa: SLF001
 
     admin._manager.run(send)  # noqa: SLF001
+    _log.warning(
+        "input %s: the brokers had left a transaction open in %s since offset %s, though it was %s; ended",
+        *(name, _place(one), one.first, "committed" if committed else "aborted"),
+    )
+
+
+def _place(one: _Open) -> str:
+    return f"{one.at.topic}/{one.at.partition}"

@@ -78,17 +78,15 @@ class Orphans:
                 for one in of_broker
                 if (owner := self._owner(one.transactional_id)) is not None and owner not in live
             ]
-            for one in found:
-                self._end(one)
-                _log.info(
-                    "input %s: ended the transaction that %s had left open", self._name, self._owner(one)
-                )
-            return len(found) + end_hanging(admin, self._group, self._name, self._pattern)
-
-    def repair(self) -> None:
-        """End what brokers have left open by mistake. Raises `Unavailable`."""
-        with administering(self._config, self._name) as admin:
-            end_hanging(admin, self._group, self._name, self._pattern)
+            try:
+                for one in found:
+                    self._end(one)
+                    _log.info(
+                        "input %s: ended the transaction that %s had left open", self._name, self._owner(one)
+                    )
+            finally:
+                hanging = end_hanging(admin, self._group, self._name, self._owner, live | {self._replica})
+            return len(found) + hanging
 
     def _end(self, transactional: str) -> None:
         import kafka  # noqa: PLC0415 - an extra, which is there by now

@@ -230,7 +230,7 @@ class PureMember:
         except (errors.KafkaError, OSError) as error:
             raise Unavailable(f"positions of group `{self._group.id}`: {_why(error)}") from error
         return {
-            one: Committed(found[tp].offset, found[tp].metadata or "") if tp in found else None
+            one: Committed.told(found[tp].offset, found[tp].metadata) if tp in found else None
             for one, tp in zip(partitions, wanted, strict=True)
         }
 

@@ -41,9 +41,10 @@ class PureTransactions:
     def __init__(self, make: Callable[[dict[str, Any]], Any], group: KafkaGroup, replica: str) -> None:
         """`make` connects a producer of these options; it raises `Unavailable`."""
         self._make, self._group, self._replica = make, group, replica
+        self.id = transactional_id(group.id, replica, str(uuid.uuid4()))
         self._patience = max(_PATIENCE, group.transaction_timeout)
         self._options = {
-            "transactional_id": transactional_id(group.id, replica, str(uuid.uuid4())),
+            "transactional_id": self.id,
             "transaction_timeout_ms": int(group.transaction_timeout * 1000),
             # The producer sleeps that long between each two requests of a transaction; by default 100 ms.
             "retry_backoff_ms": 1,
@@ -71,10 +72,7 @@ class PureTransactions:
         try:
             self._transact(records, offsets, standing.metadata, end)
         except _STALE as error:
-            try:
-                self._wait(self._manager.begin_abort(), time.monotonic() + _CLOSE)
-            except errors.KafkaError:
-                self._discard()
+            self._discard()
             raise refused(self._replica, self._group.id, _why(error)) from error
         except errors.KafkaError as error:
             self._discard()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import msgspec
 
 from evalgauge.collectors.kafka_admin import administering, assigned_of
-from evalgauge.collectors.kafka_changelog import PARTITIONS, Reading, Said, parsed
+from evalgauge.collectors.kafka_changelog import PARTITIONS, STUCK, Reading, Said, parsed
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
 from evalgauge.collectors.kafka_orphans import transactional_ids
 from evalgauge.collectors.kafka_retired import MARKS, Mark, mark_record, marks_of
@@ -95,8 +95,12 @@ class Changelog:
         """Replica → mark. Raises `Unavailable` and `StateError`."""
         reading = Reading(self._client, self._cluster, [MARKS], self._name)
         with closing(reading):
+            moved = time.monotonic()
             while not reading.step(_POLL):
-                pass
+                if reading.moved:
+                    moved = time.monotonic()
+                elif time.monotonic() - moved > STUCK:
+                    raise Unavailable(f"the changelog cannot be read to its end: {reading.behind()}")
         return marks_of(reading)
 
     def replicas(self, stopped: Callable[[], bool] = lambda: False) -> dict[str, Seen]:

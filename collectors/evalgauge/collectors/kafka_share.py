@@ -7,10 +7,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalgauge.collectors.kafka_begun import BEGUN, Begun
-from evalgauge.collectors.kafka_changelog import Owner
+from evalgauge.collectors.kafka_changelog import STALLED, STUCK, Owner
 from evalgauge.collectors.kafka_client import Unavailable
 from evalgauge.collectors.kafka_retired import MARKS, Departures, first_partition
-from evalgauge.collectors.kafka_store import STALLED, STUCK
 from evalgauge.core.collect import PartitionPages
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ class Share:
         self.ready.pop(partition, None)
         self._loaded.pop(partition, None)
         # First: from `begin` on the store may commit for it, and knows a place of it perhaps from an earlier term.
-        self._store.adopted(partition, partitions if arrival.committed is None else None)
+        self._store.adopted(partition, arrival.committed, partitions)
         return self._membership.begin(partition, arrival.term)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,6 +20,8 @@ from evalgauge.collectors import kafka_changelog, kafka_letters
 from evalgauge.collectors.kafka_admin import positions_of
 from evalgauge.collectors.kafka_begun import begun_record
 from evalgauge.collectors.kafka_changelog import (
+    STALLED,
+    STUCK,
     Held,
     Owner,
     Reading,
@@ -31,6 +33,7 @@ from evalgauge.collectors.kafka_changelog import (
     table_record,
 )
 from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record, Unavailable
+from evalgauge.collectors.kafka_hanging import Endings
 from evalgauge.collectors.kafka_letters import letter_record
 from evalgauge.collectors.kafka_membership import Joining, Membership
 from evalgauge.collectors.kafka_orphans import Orphans
@@ -43,7 +46,7 @@ from evalgauge.core.errors import StateError, StoreUnavailableError
 from evalgauge.core.store import Restored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from evalgauge.collectors.kafka_client import Client, Cluster, Transactions
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
@@ -51,11 +54,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _RETRY = 0.5
-STALLED = 0.5
-"""Seconds without a record after which a reading that is not at its end waits for an open transaction."""
-
-STUCK = 15.0
-"""Seconds without a record after which a reading is begun anew, by another client: it may be that which is stuck."""
 
 
 class Library(Joining, Protocol):
@@ -69,6 +67,15 @@ class Library(Joining, Protocol):
 
     def transactions(self, replica: str) -> Transactions:
         """A writer. Raises `Unavailable`."""
+
+
+class _Last(NamedTuple):
+    """A transaction that was written."""
+
+    partitions: set[Partition]
+    """In which it has records."""
+    committed: bool | None
+    """None where that is not known."""
 
 
 class KafkaStore:
@@ -108,8 +115,9 @@ class KafkaStore:
         """Meanings to delete with the next transaction."""
         self._new: dict[Partition, int] = {}
         """Partitions that the group has not begun yet, with how many their topic has."""
-        self._unsettled = False
-        """The last transaction failed, and may not be over."""
+        self._last: _Last | None = None
+        """The last transaction, until it was seen to be over."""
+        self._endings = Endings(config, name)
         self._doubtful: dict[Partition, Committed] = {}
         """Positions of a transaction of which it is not known whether it was committed."""
         self._ids: dict[str, str] = {}
@@ -147,7 +155,7 @@ class KafkaStore:
         self._leave()
         self._dropped = []
         self._doubtful = {}
-        self._unsettled = False
+        self._last = None
         self._new = {}
         self._meanings = list(meanings)
         self._ids_age = ids_age
@@ -325,11 +333,13 @@ class KafkaStore:
         slots = [Partition(self._changelog, number) for number in range(kafka_changelog.PARTITIONS)]
         return not any(self._looking().written(slots).values())
 
-    def adopted(self, partition: Partition, partitions: int | None) -> None:
-        """The input begins to read a partition; `partitions` of its topic where the group has no position of it."""
-        self._places.pop(partition, None)
-        if partitions is not None:
+    def adopted(self, partition: Partition, committed: Committed | None, partitions: int) -> None:
+        """The input begins to read a partition from its position in the group, of a topic with so many partitions."""
+        if committed is None:
+            self._places.pop(partition, None)
             self._new[partition] = partitions
+        else:
+            self._places[partition] = committed
 
     # -- commit -------------------------------------------------------------------------------------------
 
@@ -353,8 +363,7 @@ class KafkaStore:
                 return {}
             offsets = {partition: self._places[partition]}
         failpoints.reach("commit.before")
-        if self._unsettled:
-            self._settle()
+        self._settle()
         if not self._landed(offsets):
             self._write(commit, ids, offsets)
         failpoints.reach("commit.after")
@@ -366,14 +375,22 @@ class KafkaStore:
         return {}
 
     def _settle(self) -> None:
-        """See to it that the last transaction is over, in each partition of it. Raises `StoreUnavailableError`."""
-        assert self._transactions is not None  # noqa: S101 - for the type checker: it was by these
+        """See to it that the last transaction is over in each partition of it. Raises `StoreUnavailableError`.
+
+        Else what is written next would become a part of it where it is not.
+        """
+        last, transactions = self._last, self._transactions
+        if last is None or transactions is None:
+            return
+        committed = last.committed
         try:
-            self._transactions.begin()
-            self._orphans().repair()
+            if committed is not True:
+                committed = self._endings.committed(transactions.id) if committed is None else committed
+                transactions.begin()
+            self._endings.confirm(transactions.id, last.partitions, committed=committed)
         except Unavailable as error:
             raise StoreUnavailableError(str(error)) from error
-        self._unsettled = False
+        self._last = None
 
     def _landed(self, offsets: dict[Partition, Committed]) -> bool:
         """Whether the transaction before, of the same, was committed after all: dead letters would be there twice."""
@@ -387,27 +404,46 @@ class KafkaStore:
         except (Unavailable, StoreUnavailableError) as error:
             self._doubtful = doubtful
             raise StoreUnavailableError(str(error)) from error
-        return all(found.get(partition) == one.offset for partition, one in offsets.items())
+        return found == offsets
 
     def _write(self, commit: Commit, ids: Mapping[str, str], offsets: dict[Partition, Committed]) -> None:
         try:
             if self._transactions is None:
                 self._transactions = self._library.transactions(self._replica.name)
-            standing = self.membership.standing(offsets)
             try:
-                self._transactions.write(self._records(commit, ids, offsets), offsets, standing)
+                self._transact(self._transactions, self._records(commit, ids, offsets), offsets)
             except Fenced:
                 # Every rebalance makes a generation stale, those too that leave us what is ours: only the membership
                 # knows, and what is still ours is written with what the group knows us by now.
-                standing = self.membership.standing(offsets)
-                self._transactions.write(self._records(commit, ids, offsets), offsets, standing)
+                self._settle()
+                self._transact(self._transactions, self._records(commit, ids, offsets), offsets)
         except Fenced as error:
             raise StoreUnavailableError(str(error)) from error
         except Unavailable as error:
-            self._unsettled = self._transactions is not None
             if any(self._places.get(partition) != one for partition, one in offsets.items()):
                 self._doubtful = offsets
             raise StoreUnavailableError(str(error)) from error
+
+    def _transact(
+        self, transactions: Transactions, records: Iterable[Record], offsets: dict[Partition, Committed]
+    ) -> None:
+        standing = self.membership.standing(offsets)
+        written: set[Partition] = set()
+
+        def noted() -> Iterator[Record]:
+            for record in records:
+                written.add(Partition(record.topic, record.partition))
+                yield record
+
+        outcome: bool | None = None
+        try:
+            transactions.write(noted(), offsets, standing)
+            outcome = True
+        except Fenced:
+            outcome = False  # its commit was never asked for
+            raise
+        finally:
+            self._last = _Last(written, outcome)
 
     def _records(
         self, commit: Commit, ids: Mapping[str, str], offsets: Mapping[Partition, Committed]
@@ -477,6 +513,7 @@ class KafkaStore:
         if self._transactions is not None:
             self._transactions.close()
             self._transactions = None
+        self._endings.close()
         # An input that did not end in time may still be using them.
         self.disconnect()
 
