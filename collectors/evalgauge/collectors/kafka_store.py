@@ -12,12 +12,11 @@ import logging
 import threading
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
 from evalgauge.collectors import kafka_changelog, kafka_letters
-from evalgauge.collectors.kafka_admin import positions_of
 from evalgauge.collectors.kafka_begun import begun_record
 from evalgauge.collectors.kafka_changelog import (
     STALLED,
@@ -32,21 +31,21 @@ from evalgauge.collectors.kafka_changelog import (
     sound,
     table_record,
 )
-from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record, Unavailable
-from evalgauge.collectors.kafka_hanging import Endings
+from evalgauge.collectors.kafka_client import Committed, Partition, Record, Unavailable
 from evalgauge.collectors.kafka_letters import letter_record
 from evalgauge.collectors.kafka_membership import Joining, Membership
 from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_place import Place, committed_of
 from evalgauge.collectors.kafka_retired import MARKS, marks_of, refuse_retired
 from evalgauge.collectors.kafka_topics import Topic, make_topics
+from evalgauge.collectors.kafka_writer import Writer
 from evalgauge.core import failpoints
 from evalgauge.core.collect import Stopped
 from evalgauge.core.errors import StateError, StoreUnavailableError
 from evalgauge.core.store import Restored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from evalgauge.collectors.kafka_client import Client, Cluster, Transactions
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaGroup
@@ -67,15 +66,6 @@ class Library(Joining, Protocol):
 
     def transactions(self, replica: str) -> Transactions:
         """A writer. Raises `Unavailable`."""
-
-
-class _Last(NamedTuple):
-    """A transaction that was written."""
-
-    partitions: set[Partition]
-    """In which it has records."""
-    committed: bool | None
-    """None where that is not known."""
 
 
 class KafkaStore:
@@ -100,7 +90,7 @@ class KafkaStore:
         self._restored_records = 0
         self._stopped = threading.Event()
         self._membership: Membership | None = None
-        self._transactions: Transactions | None = None
+        self._writer = Writer(config, library.transactions, name, replica)
         self._reader: Client | None = None
         self._cluster: Cluster | None = None
         self._meanings: list[str] = []
@@ -115,15 +105,8 @@ class KafkaStore:
         """Meanings to delete with the next transaction."""
         self._new: dict[Partition, int] = {}
         """Partitions that the group has not begun yet, with how many their topic has."""
-        self._last: _Last | None = None
-        """The last transaction, until it was seen to be over."""
-        self._endings = Endings(config, name)
-        self._doubtful: dict[Partition, Committed] = {}
-        """Positions of a transaction of which it is not known whether it was committed."""
         self._ids: dict[str, str] = {}
         """Partition → id of the topic that its state is of, as of our last commit of it."""
-        self._places: dict[Partition, Committed] = {}
-        """Partition → what we committed last of it."""
 
     @property
     def replica(self) -> str:
@@ -154,8 +137,6 @@ class KafkaStore:
         """Join the group anew, then read the replica's state: after that nobody else of our name can change it."""
         self._leave()
         self._dropped = []
-        self._doubtful = {}
-        self._last = None
         self._new = {}
         self._meanings = list(meanings)
         self._ids_age = ids_age
@@ -335,11 +316,9 @@ class KafkaStore:
 
     def adopted(self, partition: Partition, committed: Committed | None, partitions: int) -> None:
         """The input begins to read a partition from its position in the group, of a topic with so many partitions."""
+        self._writer.adopted(partition, committed)
         if committed is None:
-            self._places.pop(partition, None)
             self._new[partition] = partitions
-        else:
-            self._places[partition] = committed
 
     # -- commit -------------------------------------------------------------------------------------------
 
@@ -356,94 +335,22 @@ class KafkaStore:
         ids = self._ids | {str(partition): place.topic_id for partition, place in places.items()}
         if not offsets:
             # Without a position nothing would fence it; one that is committed already does.
-            partition = next(filter(self.membership.reads, list(self._places)), None)
+            partition = next(filter(self.membership.reads, list(self._writer.places)), None)
             if partition is None:
                 if commit.pages or commit.partition_pages or commit.dead_letters:
                     raise StoreUnavailableError("no partition is ours, so that nothing can be committed")
                 return {}
-            offsets = {partition: self._places[partition]}
+            offsets = {partition: self._writer.places[partition]}
         failpoints.reach("commit.before")
-        self._settle()
-        if not self._landed(offsets):
-            self._write(commit, ids, offsets)
+        self._writer.write(
+            lambda: self._records(commit, ids, offsets), offsets, self.membership, same=not self._dropped
+        )
         failpoints.reach("commit.after")
         self._ids = ids
-        self._places |= offsets
         for partition in offsets:
             self._new.pop(partition, None)
         self._committed(commit)
         return {}
-
-    def _settle(self) -> None:
-        """See to it that the last transaction is over in each partition of it. Raises `StoreUnavailableError`.
-
-        Else what is written next would become a part of it where it is not.
-        """
-        last, transactions = self._last, self._transactions
-        if last is None or transactions is None:
-            return
-        committed = last.committed
-        try:
-            if committed is not True:
-                committed = self._endings.committed(transactions.id) if committed is None else committed
-                transactions.begin()
-            self._endings.confirm(transactions.id, last.partitions, committed=committed)
-        except Unavailable as error:
-            raise StoreUnavailableError(str(error)) from error
-        self._last = None
-
-    def _landed(self, offsets: dict[Partition, Committed]) -> bool:
-        """Whether the transaction before, of the same, was committed after all: dead letters would be there twice."""
-        doubtful, self._doubtful = self._doubtful, {}
-        if not doubtful or doubtful != offsets or self._dropped:
-            return False
-        try:
-            found = positions_of(self._config, self._name, self._group.id, offsets)
-            # Still ours, so that nobody else can have committed the same.
-            self.membership.standing(offsets)
-        except (Unavailable, StoreUnavailableError) as error:
-            self._doubtful = doubtful
-            raise StoreUnavailableError(str(error)) from error
-        return found == offsets
-
-    def _write(self, commit: Commit, ids: Mapping[str, str], offsets: dict[Partition, Committed]) -> None:
-        try:
-            if self._transactions is None:
-                self._transactions = self._library.transactions(self._replica.name)
-            try:
-                self._transact(self._transactions, self._records(commit, ids, offsets), offsets)
-            except Fenced:
-                # Every rebalance makes a generation stale, those too that leave us what is ours: only the membership
-                # knows, and what is still ours is written with what the group knows us by now.
-                self._settle()
-                self._transact(self._transactions, self._records(commit, ids, offsets), offsets)
-        except Fenced as error:
-            raise StoreUnavailableError(str(error)) from error
-        except Unavailable as error:
-            if any(self._places.get(partition) != one for partition, one in offsets.items()):
-                self._doubtful = offsets
-            raise StoreUnavailableError(str(error)) from error
-
-    def _transact(
-        self, transactions: Transactions, records: Iterable[Record], offsets: dict[Partition, Committed]
-    ) -> None:
-        standing = self.membership.standing(offsets)
-        written: set[Partition] = set()
-
-        def noted() -> Iterator[Record]:
-            for record in records:
-                written.add(Partition(record.topic, record.partition))
-                yield record
-
-        outcome: bool | None = None
-        try:
-            transactions.write(noted(), offsets, standing)
-            outcome = True
-        except Fenced:
-            outcome = False  # its commit was never asked for
-            raise
-        finally:
-            self._last = _Last(written, outcome)
 
     def _records(
         self, commit: Commit, ids: Mapping[str, str], offsets: Mapping[Partition, Committed]
@@ -510,10 +417,7 @@ class KafkaStore:
         if self._membership is not None:
             self._membership.close()
             self._membership = None
-        if self._transactions is not None:
-            self._transactions.close()
-            self._transactions = None
-        self._endings.close()
+        self._writer.close()
         # An input that did not end in time may still be using them.
         self.disconnect()
 
