@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 _OFFSETS = "__consumer_offsets"
 _LIVE = 5.0
 """Seconds after its last record from which on what a live member left open is nobody's."""
+_PATIENCE = 10.0
+"""Seconds that the brokers have for the markers of a transaction."""
+_PAUSE = 0.01
 _NOBODY = -1
+_UNDER_WAY = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
 _ENDINGS = {"PrepareCommit": True, "CompleteCommit": True, "PrepareAbort": False, "CompleteAbort": False}
 _T = TypeVar("_T")
 
@@ -88,17 +92,24 @@ class Endings:
                 self._positions = _positions(admin, self._group.id)
             wanted = [TopicPartition(*one) for one in sorted(partitions)] + self._positions
             id_, producer = self._producer
-            state, now = "", 0
-            if committed is None or id_ != transactional_id:
-                found = admin.describe_transactions([transactional_id])[transactional_id]
-                producer, state, now = found.producer_id, found.state.value, found.producer_epoch
+            if id_ != transactional_id:
+                producer = admin.describe_transactions([transactional_id])[transactional_id].producer_id
                 self._producer = transactional_id, producer
-            for one in _open(admin, wanted):
-                if one.producer == producer:
-                    how = was_committed(one.epoch, state, now) if committed is None else committed
-                    if how is None:
-                        raise Unavailable(f"the brokers have not ended a transaction in {_place(one)} yet")
-                    _mark(admin, one, self._name, committed=how)
+            end = time.monotonic() + _PATIENCE
+            while left := {one for one in _open(admin, wanted) if one.producer == producer}:
+                found = admin.describe_transactions([transactional_id])[transactional_id]
+                state, now = found.state.value, found.producer_epoch
+                if state not in _UNDER_WAY:
+                    for one in left & _open(admin, wanted):
+                        how = was_committed(one.epoch, state, now) if committed is None else committed
+                        if how is None:
+                            raise Unavailable(f"it is not known how a transaction ended in {_place(one)}")
+                        _mark(admin, one, self._name, committed=how)
+                    return
+                # A commit is answered once it is decided, and the markers follow.
+                if time.monotonic() > end:
+                    raise Unavailable(f"the last transaction is {state} for more than {_PATIENCE:g} s")
+                time.sleep(_PAUSE)
 
         self._asked(look)
 
