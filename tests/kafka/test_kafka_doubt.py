@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 from evalgauge.collectors.kafka import open_library
 from evalgauge.collectors.kafka_client import Partition, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
-from evalgauge.collectors.kafka_hanging import Endings, was_committed
+from evalgauge.collectors.kafka_hanging import Endings, positions_partition, was_committed
 from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_place import Place
 from evalgauge.collectors.kafka_store import KafkaStore
@@ -224,6 +224,32 @@ class Writing:
     def close(self) -> None:
         """Let go."""
         self._consumer.close()
+
+
+def test_the_partition_of_positions_is_that_of_the_brokers(kafka: Kafka, make_topic: MakeTopic) -> None:
+    """Of groups whose hash is positive and negative; four partitions there are on this broker."""
+    source = make_topic()
+    groups = [f"group-{uuid.uuid4().hex[:8]}" for _ in range(12)]
+    with closing(Writing(kafka.bootstrap, "first", source)) as writing:
+        writing.position(1)  # makes the topic
+    before = ends_of_positions(kafka.bootstrap)
+    for group in groups:
+        with closing(Writing(kafka.bootstrap, group, source)) as writing:
+            writing.position(1)
+        after = ends_of_positions(kafka.bootstrap)
+        grown = [number for number, end in after.items() if end > before[number]]
+        assert positions_partition(group, len(after)) in grown
+        before = after
+
+
+def ends_of_positions(bootstrap: str) -> dict[int, int]:
+    """Partition of the topic of positions → where it ends."""
+    with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": "looking"})) as consumer:
+        numbers = consumer.list_topics(timeout=30).topics["__consumer_offsets"].partitions
+        return {
+            one: consumer.get_watermark_offsets(TopicPartition("__consumer_offsets", one), timeout=30)[1]
+            for one in numbers
+        }
 
 
 @pytest.mark.parametrize(

@@ -192,15 +192,19 @@ def _positions(admin: Any, group: str) -> list[Any]:
 
     [topic] = admin.describe_topics([_OFFSETS])
     count = len(topic["partitions"])
-    return [TopicPartition(_OFFSETS, _hash(group) % count)] if count else []
+    return [TopicPartition(_OFFSETS, positions_partition(group, count))] if count else []
 
 
-def _hash(text: str) -> int:
-    """As Java's `String.hashCode`, made positive as the brokers do it."""
+def positions_partition(group: str, partitions: int) -> int:
+    """The partition of so many that holds the positions of a group, as the brokers compute it.
+
+    Java's `String.hashCode`, made positive by `Math.abs`, but for the one number that has no positive.
+    """
     found = 0
-    for unit in memoryview(text.encode("utf-16-le")).cast("H"):
+    for unit in memoryview(group.encode("utf-16-le")).cast("H"):
         found = (31 * found + unit) & 0xFFFFFFFF
-    return found & 0x7FFFFFFF
+    signed = found - (1 << 32) if found >> 31 else found
+    return (0 if signed == -(1 << 31) else abs(signed)) % partitions
 
 
 def _over(
