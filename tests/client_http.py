@@ -236,4 +236,4 @@ def open_door(
 
 def zipped(*bodies: bytes) -> bytes:
     """Gzip, one member for each body."""
-    return b"".join(gzip.compress(body) for body in bodies)
+    return b"".join(gzip.compress(body, mtime=0) for body in bodies)
