@@ -56,19 +56,22 @@ class Group:
         self.config = KafkaConfig(bootstrap=[bootstrap], topics=[topic], refresh=0.2, group=group)
         self.library = LIBRARIES[library](self.config, "in")
         self.at = Partition(topic, 0)
+        self._members: list[Member] = []
         self._ends = ExitStack()
 
     def member(self, name: str) -> Member:
         """One that has joined; it takes part as long as it is polled."""
         member = self._ends.enter_context(closing(self.library.member(Nobody(), name)))
+        self._members.append(member)
         self.join(member)
         return member
 
     def join(self, member: Member) -> None:
-        """Poll until it is a member."""
+        """Poll until it is a member; the others may have to join anew for it."""
 
         def joined() -> bool:
-            member.poll(0.05)
+            for one in self._members:
+                one.poll(0.05)
             return not member.trouble()
 
         until(joined, "the group to be joined", SECONDS)
