@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from evalgauge.collectors.kafka_client import Committed, Partition, Unavailable
 from evalgauge.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from evalgauge.collectors.kafka_config import KafkaConfig
 
 _UNKNOWN = "[Error 69]"
 """How it tells GROUP_ID_NOT_FOUND."""
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -42,6 +45,30 @@ def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     finally:
         admin.close()
+
+
+def within(seconds: float, what: Callable[[], _T]) -> _T:
+    """What this gives or raises, in a thread of its own. Raises `Unavailable` where it takes longer.
+
+    kafka-python 3.0 has been seen to wait for ever for an answer of a broker that was lost. Then the thread is left to
+    itself: nothing that it holds is used again.
+    """
+    done: Queue[tuple[_T | None, BaseException | None]] = Queue()
+
+    def run() -> None:
+        try:
+            done.put((what(), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            done.put((None, error))
+
+    threading.Thread(target=run, name="kafka-admin", daemon=True).start()
+    try:
+        found, error = done.get(timeout=seconds)
+    except Empty:
+        raise Unavailable(f"the brokers have not answered for {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return cast("_T", found)
 
 
 def members_of(admin: Any, group: str) -> list[Any]:

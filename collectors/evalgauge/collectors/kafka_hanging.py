@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from evalgauge.collectors.kafka_admin import administering
+from evalgauge.collectors.kafka_admin import administering, within
 from evalgauge.collectors.kafka_client import Partition, Unavailable
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _LIVE = 5.0
 _PATIENCE = 10.0
 """Seconds that the brokers have for the markers of a transaction."""
 _PAUSE = 0.01
+_CLOSE = 2.0
 _NOBODY = -1
 _UNDER_WAY = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
 _ENDINGS = {"PrepareCommit": True, "CompleteCommit": True, "PrepareAbort": False, "CompleteAbort": False}
@@ -117,12 +118,19 @@ class Endings:
         """What the brokers answer; None where they know nothing of it, or do not let us ask. Raises `Unavailable`."""
         if self._refused:
             return None
-        try:
+
+        def ask() -> _T:
             if self._connection is None:
                 with ExitStack() as stack:
                     self._admin = stack.enter_context(administering(self._config, self._name))
                     self._connection = stack.pop_all()
             return what(self._admin)
+
+        try:
+            return within(2 * _PATIENCE, ask)
+        except Unavailable:
+            self.close()
+            raise
         except Exception as error:
             from kafka import errors  # noqa: PLC0415 - an extra, which is there by now
 
@@ -141,7 +149,8 @@ class Endings:
         """Let go of the connections."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with suppress(Unavailable):
+                within(_CLOSE, connection.close)
 
 
 def end_hanging(

@@ -13,7 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from evalgauge.collectors.kafka_admin import administering, members_of
+from evalgauge.collectors.kafka_admin import administering, members_of, within
 from evalgauge.collectors.kafka_client import Unavailable
 from evalgauge.collectors.kafka_hanging import end_hanging
 
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _PAUSE = 2.0
 """Seconds between two looks."""
 _PATIENCE_MS = 5000
+_ANSWER = 30.0
+"""Seconds that all of a look may take."""
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
@@ -60,7 +62,7 @@ class Orphans:
         if time.monotonic() - self._looked < _PAUSE:
             return 0
         try:
-            return self._settle(own=own)
+            return within(_ANSWER, lambda: self._settle(own=own))
         except Unavailable as error:
             _log.info("input %s: open transactions of the group cannot be looked at: %s", self._name, error)
             return 0
