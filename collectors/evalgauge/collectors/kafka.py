@@ -13,7 +13,7 @@ from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_handover import Handover
 from evalgauge.collectors.kafka_keys import KeyCheck
 from evalgauge.collectors.kafka_letterbox import KafkaLetterBox
-from evalgauge.collectors.kafka_logs import Logs, is_another
+from evalgauge.collectors.kafka_offsets import Offsets, is_another
 from evalgauge.collectors.kafka_place import Place, place_of
 from evalgauge.collectors.kafka_share import Arrival, Share
 from evalgauge.collectors.kafka_store import KafkaStore, Library
@@ -108,7 +108,7 @@ class KafkaCollector:
         """Where partitions were left that are not read now: from the run before, strayed, or of a deleted topic."""
         self._not_before: dict[Partition, int] = {}
         """The number of the first view that may be believed about a partition that strayed, or has become ours."""
-        self._logs = Logs(config, context)
+        self._offsets = Offsets(config, context)
         self._share: Share | None = None
         """In a group."""
         self._begun: dict[Partition, Arrival] = {}
@@ -274,7 +274,7 @@ class KafkaCollector:
             if self._client is None and not self._connect():
                 return
             assert self._client is not None  # noqa: S101 - for the type checker
-            if self._logs.original is None and not self._first_look(view):
+            if self._offsets.original is None and not self._first_look(view):
                 return
             gone = [
                 partition
@@ -286,7 +286,7 @@ class KafkaCollector:
             if gone:
                 self._client.drop(gone)
                 self._leave(gone)
-            self._logs.see_ends(view, self._position)
+            self._offsets.see_ends(view, self._position)
             offsets: dict[Partition, int] = {}
             for name, topic in view.topics.items():
                 for partition in (Partition(name, number) for number in topic.partitions):
@@ -331,7 +331,7 @@ class KafkaCollector:
                         f"input `{self._context.name}`: `start` names {name}, but that topic has "
                         f"{len(topic.partitions)} partitions, counted from 0"
                     )
-        self._logs.original = there
+        self._offsets.original = there
         return True
 
     def _begin(self, partition: Partition, topic: Topic, view: View) -> int | None:
@@ -348,9 +348,9 @@ class KafkaCollector:
         known = self._places.pop(str(partition), None)
         if known is None:
             added = None if arrival is None else arrival.added
-            offset, place = self._logs.start(partition, low, high, view, added=added), Place(0)
+            offset, place = self._offsets.start(partition, low, high, view, added=added), Place(0)
         else:
-            offset, place = self._logs.resume(partition, topic, known, low, high), known
+            offset, place = self._offsets.resume(partition, topic, known, low, high), known
         reader = PartitionReader(
             partition,
             Place(offset, place.bytes, topic.id, place.leader_epoch if offset == place.offset else None),
@@ -397,7 +397,7 @@ class KafkaCollector:
 
     def _at_goal(self, waited: float) -> bool:
         """Everything that was there at the start is with the engine. Raises EvalgaugeError where nobody answers."""
-        if self._logs.original is None:
+        if self._offsets.original is None:
             if waited > _UNTIL_END_PATIENCE:
                 why = self._view.trouble or self._context.status.not_ready
                 raise EvalgaugeError(
@@ -432,13 +432,13 @@ class KafkaCollector:
             else:
                 reader.read_to = time.time()
                 status.lag_seconds[name] = 0.0
-        missing = "" if self._logs.original is None else self._missing(view)
+        missing = "" if self._offsets.original is None else self._missing(view)
         if not view.trouble:
             status.not_ready = missing or ("" if self._share is None else self._share.trouble)
-        elif self._logs.original is None:
+        elif self._offsets.original is None:
             brokers = ", ".join(self._config.bootstrap)
             status.not_ready = f"no broker has answered yet at {brokers}: {view.trouble}"
-        status.note = "; ".join([*self._passing(view, missing), *self._logs.told()])
+        status.note = "; ".join([*self._passing(view, missing), *self._offsets.told()])
 
     def _passing(self, view: View, missing: str) -> Iterator[str]:
         """What is wrong at the moment."""

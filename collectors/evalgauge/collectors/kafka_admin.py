@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _UNKNOWN = "[Error 69]"
 """How it tells GROUP_ID_NOT_FOUND."""
 _T = TypeVar("_T")
+ANSWER_SECONDS = 20.0
+"""That brokers have to answer one question, connecting included."""
 
 
 @contextmanager
@@ -35,9 +37,8 @@ def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
     quiet()
     try:
         admin = connected(kafka.KafkaAdminClient, connection_options(config, name))
-    except (
-        ConfigError
-    ) as error:  # files of keys and tokens are read anew, and may be away while they are renewed
+    except ConfigError as error:
+        # Files of keys and tokens are read anew, and may be away while they are renewed.
         raise Unavailable(str(error)) from error
     try:
         yield admin
@@ -50,8 +51,8 @@ def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
 def within(seconds: float, what: Callable[[], _T]) -> _T:
     """What this gives or raises, in a thread of its own. Raises `Unavailable` where it takes longer.
 
-    kafka-python 3.0 has been seen to wait for ever for an answer of a broker that was lost. Then the thread is left to
-    itself: nothing that it holds is used again.
+    Not every wait of kafka-python's admin client has an end of its own. The thread of one that does not answer is left
+    to itself: nothing that it holds is used again.
     """
     done: Queue[tuple[_T | None, BaseException | None]] = Queue()
 
@@ -69,6 +70,16 @@ def within(seconds: float, what: Callable[[], _T]) -> _T:
     if error is not None:
         raise error
     return cast("_T", found)
+
+
+def asked(config: KafkaConfig, name: str, what: Callable[[Any], _T], seconds: float = ANSWER_SECONDS) -> _T:
+    """What is found by an admin client of its own. Raises `Unavailable`, and `ConfigError` without the library."""
+
+    def ask() -> _T:
+        with administering(config, name) as admin:
+            return what(admin)
+
+    return within(seconds, ask)
 
 
 def members_of(admin: Any, group: str) -> list[Any]:
@@ -103,8 +114,8 @@ def positions_of(
     config: KafkaConfig, name: str, group: str, partitions: Iterable[Partition]
 ) -> dict[Partition, Committed]:
     """Positions that a group has committed, by partition. Raises `Unavailable`."""
-    with administering(config, name) as admin:
-        found = admin.list_group_offsets({group: [tuple(one) for one in partitions]})[group]
+    wanted = {group: [tuple(one) for one in partitions]}
+    found = asked(config, name, lambda admin: admin.list_group_offsets(wanted))[group]
     return {
         Partition(at.topic, at.partition): Committed.told(one.offset, one.metadata)
         for at, one in found.items()

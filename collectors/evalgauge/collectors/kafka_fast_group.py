@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from evalgauge.collectors.kafka_admin import administering, assigned_of, within
+from evalgauge.collectors.kafka_admin import asked, assigned_of
 from evalgauge.collectors.kafka_client import (
     Committed,
     Partition,
@@ -35,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 _POSITIONS = 3.0
 """Seconds; longer waits are only for transactions to end, which may take minutes."""
-_ANSWER = 20.0
-"""Seconds that brokers have to tell who has what."""
 _LISTED = 1.0
 """Seconds within which the brokers must list their topics; else they are asked again later."""
 _SETTLED = 2.0
@@ -133,13 +131,8 @@ class FastMember:
             self._check_at = now + _SETTLED
             return
         self._check_at = now + max(self._config.refresh, _SETTLED)
-
-        def ask() -> dict[str, list[Partition]]:
-            with administering(self._config, "group") as admin:
-                return assigned_of(admin, self._group.id)
-
         try:
-            assigned = within(_ANSWER, ask)
+            assigned = asked(self._config, "group", lambda admin: assigned_of(admin, self._group.id))
         except Unavailable as error:
             self._heard = str(error)
             return

@@ -90,7 +90,7 @@ class Endings:
 
         def look(admin: Any) -> None:
             if self._positions is None:
-                self._positions = _positions(admin, self._group.id)
+                self._positions = _positions(admin, self._group.id, self._name)
             wanted = [TopicPartition(*one) for one in sorted(partitions)] + self._positions
             id_, producer = self._producer
             if id_ != transactional_id:
@@ -166,7 +166,7 @@ def end_hanging(
 
     ended = 0
     topics = [group.changelog_topic, group.dead_letter_topic, group.ids_topic]
-    for partitions in (*(_led(admin, topic) for topic in topics), _positions(admin, group.id)):
+    for partitions in (*(_led(admin, topic) for topic in topics), _positions(admin, group.id, name)):
         try:
             for one, committed in _over(admin, partitions, owner, live):
                 _mark(admin, one, name, committed=committed)
@@ -195,11 +195,14 @@ def _led(admin: Any, topic: str) -> list[Any]:
     ]
 
 
-def _positions(admin: Any, group: str) -> list[Any]:
-    """The partition that holds the positions of a group; none where the brokers do not let us see it."""
-    from kafka import TopicPartition  # noqa: PLC0415 - an extra, which is there by now
+def _positions(admin: Any, group: str, name: str) -> list[Any]:
+    """The partition that holds the positions of a group; none where brokers do not let us see it, as the log says."""
+    from kafka import TopicPartition, errors  # noqa: PLC0415 - an extra, which is there by now
 
     [topic] = admin.describe_topics([_OFFSETS])
+    kind = errors.for_code(topic["error_code"])
+    if issubclass(kind, errors.AuthorizationError):
+        _warn_refused(name, kind(_OFFSETS))
     count = len(topic["partitions"])
     return [TopicPartition(_OFFSETS, positions_partition(group, count))] if count else []
 

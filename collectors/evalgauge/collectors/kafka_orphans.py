@@ -13,7 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from evalgauge.collectors.kafka_admin import administering, members_of, within
+from evalgauge.collectors.kafka_admin import asked, members_of
 from evalgauge.collectors.kafka_client import Unavailable
 from evalgauge.collectors.kafka_hanging import end_hanging
 
@@ -62,33 +62,32 @@ class Orphans:
         if time.monotonic() - self._looked < _PAUSE:
             return 0
         try:
-            return within(_ANSWER, lambda: self._settle(own=own))
+            return asked(self._config, self._name, lambda admin: self._settle(admin, own=own), _ANSWER)
         except Unavailable as error:
             _log.info("input %s: open transactions of the group cannot be looked at: %s", self._name, error)
             return 0
         finally:
             self._looked = time.monotonic()
 
-    def _settle(self, *, own: bool) -> int:
-        with administering(self._config, self._name) as admin:
-            live = self._members(admin)
-            live = live - {self._replica} if own else live | {self._replica}
-            listed = admin.list_transactions(state_filters=["Ongoing"])
-            found = [
-                one.transactional_id
-                for of_broker in listed.values()
-                for one in of_broker
-                if (owner := self._owner(one.transactional_id)) is not None and owner not in live
-            ]
-            try:
-                for one in found:
-                    self._end(one)
-                    _log.info(
-                        "input %s: ended the transaction that %s had left open", self._name, self._owner(one)
-                    )
-            finally:
-                hanging = end_hanging(admin, self._group, self._name, self._owner, live | {self._replica})
-            return len(found) + hanging
+    def _settle(self, admin: Any, *, own: bool) -> int:
+        live = self._members(admin)
+        live = live - {self._replica} if own else live | {self._replica}
+        listed = admin.list_transactions(state_filters=["Ongoing"])
+        found = [
+            one.transactional_id
+            for of_broker in listed.values()
+            for one in of_broker
+            if (owner := self._owner(one.transactional_id)) is not None and owner not in live
+        ]
+        try:
+            for one in found:
+                self._end(one)
+                _log.info(
+                    "input %s: ended the transaction that %s had left open", self._name, self._owner(one)
+                )
+        finally:
+            hanging = end_hanging(admin, self._group, self._name, self._owner, live | {self._replica})
+        return len(found) + hanging
 
     def _end(self, transactional: str) -> None:
         import kafka  # noqa: PLC0415 - an extra, which is there by now

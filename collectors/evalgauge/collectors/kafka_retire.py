@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
-from evalgauge.collectors.kafka_admin import administering, assigned_of
+from evalgauge.collectors.kafka_admin import asked, assigned_of
 from evalgauge.collectors.kafka_changelog import PARTITIONS, STUCK, Reading, Said, parsed
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
 from evalgauge.collectors.kafka_orphans import transactional_ids
@@ -51,15 +51,13 @@ class Brokers:
 
     def members(self) -> dict[str, list[Partition]]:
         """Replica → partitions it has now. Raises `Unavailable`."""
-        with administering(self._config, self._name) as admin:
-            return assigned_of(admin, self._group.id)
+        return asked(self._config, self._name, lambda admin: assigned_of(admin, self._group.id))
 
     def open_transactions(self, replica: str) -> list[str]:
         """Ids of its transactions that are not over. Raises `Unavailable`."""
         ours = transactional_ids(self._group.id, replica)
         states = ["Ongoing", "PrepareCommit", "PrepareAbort"]
-        with administering(self._config, self._name) as admin:
-            listed = admin.list_transactions(state_filters=states)
+        listed = asked(self._config, self._name, lambda admin: admin.list_transactions(state_filters=states))
         found = {one.transactional_id for of_broker in listed.values() for one in of_broker}
         return sorted(one for one in found if ours.fullmatch(one))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evalgauge.collectors.kafka_admin import administering
+from evalgauge.collectors.kafka_admin import ANSWER_SECONDS, asked
 from evalgauge.core.commands.options import printable
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.findings import suggest
@@ -193,6 +193,9 @@ def make_topics(config: KafkaConfig, name: str, wanted: Sequence[tuple[Topic, To
 
     Raises `Unavailable` where the brokers do not answer, and `EvalgaugeError` where one cannot serve.
     """
-    with administering(config, name) as admin:
+
+    def make(admin: Any) -> None:
         for best, essential in wanted:
             _log.info("input %s: %s", name, created(admin, best, essential))
+
+    asked(config, name, make, ANSWER_SECONDS + 2 * TOPIC_SECONDS * len(wanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalgauge.collectors.kafka_admin import positions_of, within
+from evalgauge.collectors.kafka_admin import positions_of
 from evalgauge.collectors.kafka_client import Fenced, Partition, Unavailable
 from evalgauge.collectors.kafka_hanging import Endings
 from evalgauge.core.errors import StoreUnavailableError
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_client import Committed, Record, Transactions
     from evalgauge.collectors.kafka_config import KafkaConfig
     from evalgauge.collectors.kafka_membership import Membership
-
-
-_ANSWER = 20.0
-"""Seconds that brokers have to tell positions."""
 
 
 class _Last(NamedTuple):
@@ -98,7 +94,7 @@ class Writer:
             return False
         if not doubtful:
             return False
-        found = within(_ANSWER, lambda: positions_of(self._config, self._name, self._group.id, offsets))
+        found = positions_of(self._config, self._name, self._group.id, offsets)
         # Still ours, so that nobody else can have committed the same.
         membership.standing(offsets)
         self._doubtful = {}

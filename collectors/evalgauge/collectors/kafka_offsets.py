@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _NOTES = 3
 
 
-class Logs:
+class Offsets:
     """Belongs to the input's thread. Records that are gone are counted as lost events."""
 
     def __init__(self, config: KafkaConfig, context: InputContext) -> None:
