@@ -112,6 +112,7 @@ HEALTHY = {
     f'evalgauge_commit_duration_seconds_bucket{{{TARGET}, le="2.5"}}': "0+60x240",
     f'evalgauge_commit_duration_seconds_bucket{{{TARGET}, le="+Inf"}}': "0+60x240",
     f"evalgauge_last_commit_timestamp_seconds{{{TARGET}}}": "0+60x240",
+    f"evalgauge_uncommitted_events{{{TARGET}}}": "5+0x240",
     f'evalgauge_series{{{TARGET}, metric="m"}}': "100+0x240",
     f'evalgauge_series_limit{{{TARGET}, metric="m"}}': "1000+0x240",
     f'evalgauge_series_overflow_events_total{{{TARGET}, metric="m"}}': "0+0x240",
@@ -206,6 +207,20 @@ def firing(promtool: Path, rules: Path, folder: Path, series: dict[str, str]) ->
 def test_nothing_fires_for_a_replica_that_is_well(promtool: Path, rules: Path, tmp_path: Path) -> None:
     """Purged dead letters, some refused events and a little waiting are no failure."""
     assert firing(promtool, rules, tmp_path, HEALTHY) == set()
+
+
+@pytest.mark.parametrize("minutes", [2, 4, 6, 12])
+def test_nothing_fires_when_no_more_events_come(
+    promtool: Path, rules: Path, tmp_path: Path, minutes: int
+) -> None:
+    """Whoever has nothing to commit commits nothing: no age of a commit is too old then."""
+    active = 240 - minutes
+    quiet = {
+        f"evalgauge_events_received_total{{{INPUT}}}": f"0+600x{active} {600 * active}+0x{minutes}",
+        f"evalgauge_last_commit_timestamp_seconds{{{TARGET}}}": f"0+60x{active} {60 * active}+0x{minutes}",
+        f"evalgauge_uncommitted_events{{{TARGET}}}": f"5+0x{active} 0+0x{minutes}",
+    }
+    assert firing(promtool, rules, tmp_path, HEALTHY | quiet) == set()
 
 
 def test_every_alert_has_a_case(pack: Pack) -> None:
