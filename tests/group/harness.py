@@ -150,6 +150,10 @@ class Group:
         """The same of all that came in, whatever became of it."""
         return self._total("evalgauge_events_received_total{", *self.running())
 
+    def lost(self) -> int:
+        """Events that brokers have lost, as the replicas that run say."""
+        return self._total("evalgauge_input_lost_events_total{", *self.running())
+
     @staticmethod
     def _total(name: str, *replicas: Replica) -> int:
         total = 0

@@ -70,10 +70,12 @@ def test_counts_are_exact_through_sigkill_and_restart_of_the_broker(
             group.wait_ready()
             producer.finish()
             settled = group.settle(producer)
+            unread = group.lost()
             scrapes = group.finish()
     what = f"{ROUNDS} SIGKILLs of its broker, {client}"
     tell(_told(what, group, settled, scrapes, began))
     assert settled.wrong == []
+    assert unread == 0
     assert all(one.starts == 1 for one in group.replicas.values())
 
 
@@ -102,8 +104,10 @@ def test_counts_are_exact_while_a_cluster_of_three_loses_one_and_gets_it_back(
             group.wait_ready()
             producer.finish()
             settled = group.settle(producer)
+            unread = group.lost()
             scrapes = group.finish()
     what = f"a cluster that lost broker {', then '.join(map(str, lost))}, {client}"
     tell(_told(what, group, settled, scrapes, began))
     assert settled.wrong == []
+    assert unread == 0
     assert all(one.starts == 1 for one in group.replicas.values())

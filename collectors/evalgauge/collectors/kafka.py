@@ -286,7 +286,9 @@ class KafkaCollector:
             if gone:
                 self._client.drop(gone)
                 self._leave(gone)
-            self._offsets.see_ends(view, self._position)
+            self._offsets.see_ends(
+                view, {partition: self._position(partition) for partition in self._readers}
+            )
             offsets: dict[Partition, int] = {}
             for name, topic in view.topics.items():
                 for partition in (Partition(name, number) for number in topic.partitions):

@@ -213,7 +213,7 @@ class KafkaConfig(_Section):
     )
     client: Literal["kafka-python", "confluent"] = Field(
         "kafka-python",
-        description="The client library; `confluent` reads many times faster and is the extra `kafka-fast`.",
+        description="The client library; `confluent` takes less processor time and is the extra `kafka-fast`.",
     )
     group: KafkaGroup | None = Field(
         None, description="Share the partitions with other processes; without it this one reads all of them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from evalgauge.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
     from evalgauge.collectors.kafka_client import Partition, Topic
     from evalgauge.collectors.kafka_config import KafkaConfig
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NOTES = 3
+_LASTING = 30.0
+"""Seconds for which a log must be shorter than it was before that is called a loss.
+
+A new leader tells what it knows all copies to have, which may be less than readers were told before, until the others
+have asked it for more or are given up.
+"""
 
 
 class Offsets:
@@ -33,6 +40,8 @@ class Offsets:
         """Partitions of the first look: the configured start is theirs, others begin at their first record."""
         self._ends: dict[tuple[Partition, str], int] = {}
         """Where the log of a partition (of the topic of this id) ended when that was last seen."""
+        self._shorter: dict[tuple[Partition, str], float] = {}
+        """Since when it ends before that, by the monotonic clock; infinite where it does not."""
         self._explained: dict[Partition, str] = {}
 
     def start(self, partition: Partition, low: int, high: int, view: View, *, added: bool | None) -> int:
@@ -97,14 +106,32 @@ class Offsets:
             return low
         return offset
 
-    def see_ends(self, view: View, position: Callable[[Partition], int]) -> None:
-        """Notice a log that has become shorter, and what of it had not been read up to `position`."""
-        for partition, end in view.ends.items():
-            log = partition, view.topics[partition.topic].id
-            if not log[1]:
-                continue  # such a broker cannot tell it from a topic that was made again
-            before, self._ends[log] = self._ends.get(log, 0), end
-            first = max(end, position(partition))
+    def see_ends(self, view: View, positions: Mapping[Partition, int]) -> None:
+        """Notice logs that have become shorter, and what of them had not been read up to these positions.
+
+        Of partitions without a position nothing is said: another replica reads them.
+        """
+        now = time.monotonic()
+        # Without ids of topics a broker cannot tell a shorter log from a topic that was made again.
+        logs = {
+            partition: (partition, topic.id)
+            for partition in view.ends
+            if (topic := view.topics.get(partition.topic)) is not None and topic.id
+        }
+        self._ends = {log: self._ends.get(log, 0) for log in logs.values()}
+        self._shorter = {log: self._shorter.get(log, math.inf) for log in logs.values()}
+        for partition, log in logs.items():
+            before, end, position = self._ends[log], view.ends[partition], positions.get(partition)
+            if position is None:
+                # Not read yet, or again: one that was cut off is assigned anew.
+                self._ends[log] = max(before, end)
+                continue
+            first = max(end, position)
+            if end < before:
+                self._shorter[log] = min(self._shorter[log], now)
+                if now - self._shorter[log] < _LASTING:
+                    continue
+            self._ends[log], self._shorter[log] = end, math.inf
             if first < before:
                 self._explain(
                     partition,
