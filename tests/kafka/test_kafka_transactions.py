@@ -19,6 +19,7 @@ from kafka import KafkaAdminClient
 from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_fast import FastLibrary
+from evalgauge.collectors.kafka_hanging import positions_partition
 from evalgauge.collectors.kafka_pure import PureLibrary
 from evalgauge.core.errors import EvalgaugeError
 from tests.parts import kafka as kafka_part
@@ -53,7 +54,7 @@ class Group:
     def __init__(self, library: str, bootstrap: str, topic: str, **settings: Any) -> None:
         self.name = f"group-{uuid.uuid4().hex[:12]}"
         group = {"id": self.name, "session_timeout": 6, **settings}
-        self.config = KafkaConfig(bootstrap=[bootstrap], topics=[topic], refresh=0.2, group=group)
+        self.config = KafkaConfig(bootstrap=bootstrap.split(","), topics=[topic], refresh=0.2, group=group)
         self.library = LIBRARIES[library](self.config, "in")
         self.at = Partition(topic, 0)
         self._members: list[Member] = []
@@ -360,3 +361,39 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(
         again(write)
         assert written(broker.bootstrap, "log") == [b"before", b"first", b"second"]
         assert member.committed([group.at]) == {group.at: Committed(2, "m")}
+
+
+def test_a_coordinator_that_is_gone_holds_no_transaction_up_for_ever(
+    library: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Librdkafka asks the one that it knew, and nobody else; then the same is written by another producer."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(kafka_part.KafkaCluster(tmp_path_factory.mktemp("coordinator")))
+        admin = stack.enter_context(closing(KafkaAdminClient(bootstrap_servers=cluster.bootstrap.split(","))))
+        for name in ("events", "log"):
+            admin.create_topics({name: {"num_partitions": 1}}, wait_for_metadata=True)
+        group = stack.enter_context(closing(Group(library, cluster.bootstrap, "events")))
+        member, transactions = group.member("r1"), group.transactions("r1")
+        before, after = (Record("log", 0, b"k", value) for value in (b"before", b"after"))
+        transactions.write([before], {group.at: Committed(1, "")}, member.metadata())
+        coordinator = group_coordinator(admin, group.name)
+        cluster.kill(coordinator)
+        until(lambda: group_coordinator(admin, group.name) != coordinator, "another coordinator", SECONDS)
+
+        def write() -> None:
+            group.join(member)
+            try:
+                transactions.write([after], {group.at: Committed(2, "")}, member.metadata())
+            except Fenced as error:
+                raise Unavailable(str(error)) from error  # it has to join anew first
+
+        again(write)
+        assert written(cluster.bootstrap, "log") == [b"before", b"after"]
+        assert member.committed([group.at]) == {group.at: Committed(2, "")}
+
+
+def group_coordinator(admin: KafkaAdminClient, group: str) -> int:
+    """The node that leads the partition of the group's positions."""
+    [found] = admin.describe_topics(["__consumer_offsets"])
+    wanted = positions_partition(group, len(found["partitions"]))
+    return next(int(one["leader_id"]) for one in found["partitions"] if one["partition_index"] == wanted)

@@ -105,7 +105,12 @@ def test_a_commit_whose_answer_was_lost_is_not_written_twice(
             refused = DeadLetter(time.time(), INPUT, str(at), f"offset {offset}", "", "bad", "", "", letter)
             position = Place(offset, topic_id="an-id").position()
             store.commit(
-                Commit(time.time(), positions={(INPUT, str(at)): position}, dead_letters=[refused]),
+                Commit(
+                    time.time(),
+                    dropped=["a table of an earlier pack"],
+                    positions={(INPUT, str(at)): position},
+                    dead_letters=[refused],
+                ),
                 DeadLetterLimits(),
             )
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
-from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from evalgauge.collectors.kafka_bound import Overdue, within
 from evalgauge.collectors.kafka_client import Committed, Partition, Unavailable
 from evalgauge.core.errors import ConfigError
 
@@ -20,6 +19,7 @@ _UNKNOWN = "[Error 69]"
 _T = TypeVar("_T")
 ANSWER_SECONDS = 20.0
 """That brokers have to answer one question, connecting included."""
+_CLOSE = 2.0
 
 
 @contextmanager
@@ -48,38 +48,23 @@ def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
         admin.close()
 
 
-def within(seconds: float, what: Callable[[], _T]) -> _T:
-    """What this gives or raises, in a thread of its own. Raises `Unavailable` where it takes longer.
-
-    Not every wait of kafka-python's admin client has an end of its own. The thread of one that does not answer is left
-    to itself: nothing that it holds is used again.
-    """
-    done: Queue[tuple[_T | None, BaseException | None]] = Queue()
-
-    def run() -> None:
-        try:
-            done.put((what(), None))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            done.put((None, error))
-
-    threading.Thread(target=run, name="kafka-admin", daemon=True).start()
-    try:
-        found, error = done.get(timeout=seconds)
-    except Empty:
-        raise Unavailable(f"the brokers have not answered for {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return cast("_T", found)
-
-
 def asked(config: KafkaConfig, name: str, what: Callable[[Any], _T], seconds: float = ANSWER_SECONDS) -> _T:
     """What is found by an admin client of its own. Raises `Unavailable`, and `ConfigError` without the library."""
+    connected: list[Any] = []
 
     def ask() -> _T:
         with administering(config, name) as admin:
+            connected.append(admin)
             return what(admin)
 
-    return within(seconds, ask)
+    try:
+        return within(seconds, ask)
+    except Overdue:
+        # Not every wait of this client has an end of its own; without its connections it has.
+        for admin in connected:
+            with suppress(Overdue):
+                within(_CLOSE, admin.close)
+        raise
 
 
 def members_of(admin: Any, group: str) -> list[Any]:

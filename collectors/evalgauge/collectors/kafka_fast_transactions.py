@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from evalgauge.collectors.kafka_bound import Overdue, within
 from evalgauge.collectors.kafka_client import Partition, Unavailable, refused, too_large
 from evalgauge.collectors.kafka_orphans import transactional_id
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0
 """Seconds within which brokers must answer; a transaction has longer where its time-out is longer."""
+LATE = 1.0
+"""Seconds after its time from which on a call is taken for one that never returns."""
 _FULL = 0.02
 """Seconds until a full queue is tried again."""
 _MAX_MESSAGE = 64 << 20
@@ -82,6 +85,9 @@ class FastTransactions:
             raise Unavailable(
                 f"a transaction of group `{self._group.id}` failed: {self._why(error)}"
             ) from error
+        except Overdue as error:
+            self._producer = None
+            raise Unavailable(f"a transaction of group `{self._group.id}` failed: {error}") from error
         except BaseException:
             self._producer = None
             raise
@@ -107,7 +113,9 @@ class FastTransactions:
                 raise too_large(record)
             raise KafkaException(error)
         positions = [TopicPartition(*at, one.offset, one.metadata) for at, one in offsets.items()]
-        producer.send_offsets_to_transaction(positions, metadata, _left(end))
+        left = _left(end)
+        # It waits for a coordinator of the group that is gone, whatever time it is given (librdkafka issue 5456).
+        within(left + LATE, lambda: producer.send_offsets_to_transaction(positions, metadata, left))
         producer.commit_transaction(_left(end))
 
     def _connected(self) -> Producer:

@@ -15,7 +15,8 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from evalgauge.collectors.kafka_admin import administering, within
+from evalgauge.collectors.kafka_admin import administering
+from evalgauge.collectors.kafka_bound import within
 from evalgauge.collectors.kafka_client import Partition, Unavailable
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Endings:
         self._connection: ExitStack | None = None
         self._admin: Any = None
         self._refused = False
-        self._positions: list[Any] | None = None
+        self._positions: list[Any] = []
         self._producer: tuple[str, int] = "", _NOBODY
         """Transactional id → producer."""
 
@@ -89,11 +90,11 @@ class Endings:
         from kafka import TopicPartition  # noqa: PLC0415 - an extra, which is there by now
 
         def look(admin: Any) -> None:
-            if self._positions is None:
+            if not self._positions:
                 self._positions = _positions(admin, self._group.id, self._name)
             wanted = [TopicPartition(*one) for one in sorted(partitions)] + self._positions
             id_, producer = self._producer
-            if id_ != transactional_id:
+            if id_ != transactional_id or committed is not True:  # another producer may have begun since
                 producer = admin.describe_transactions([transactional_id])[transactional_id].producer_id
                 self._producer = transactional_id, producer
             end = time.monotonic() + _PATIENCE
@@ -169,8 +170,10 @@ def end_hanging(
     for partitions in (*(_led(admin, topic) for topic in topics), _positions(admin, group.id, name)):
         try:
             for one, committed in _over(admin, partitions, owner, live):
-                _mark(admin, one, name, committed=committed)
-                ended += 1
+                # Others may have found it too, and its owner may have gone on since.
+                if one in _open(admin, [one.at]):
+                    _mark(admin, one, name, committed=committed)
+                    ended += 1
         except (errors.AuthorizationError, errors.UnsupportedVersionError) as error:
             _warn_refused(name, error)
     return ended
@@ -203,6 +206,8 @@ def _positions(admin: Any, group: str, name: str) -> list[Any]:
     kind = errors.for_code(topic["error_code"])
     if issubclass(kind, errors.AuthorizationError):
         _warn_refused(name, kind(_OFFSETS))
+    elif kind not in {errors.NoError, errors.UnknownTopicOrPartitionError}:
+        raise Unavailable(f"topic {_OFFSETS} cannot be looked at: {kind.__name__}")
     count = len(topic["partitions"])
     return [TopicPartition(_OFFSETS, positions_partition(group, count))] if count else []
 

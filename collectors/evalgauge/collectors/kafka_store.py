@@ -342,9 +342,7 @@ class KafkaStore:
                 return {}
             offsets = {partition: self._writer.places[partition]}
         failpoints.reach("commit.before")
-        self._writer.write(
-            lambda: self._records(commit, ids, offsets), offsets, self.membership, same=not self._dropped
-        )
+        self._writer.write(lambda: self._records(commit, ids, offsets), offsets, self.membership)
         failpoints.reach("commit.after")
         self._ids = ids
         for partition in offsets:

@@ -56,16 +56,14 @@ class Writer:
         records: Callable[[], Iterable[Record]],
         offsets: dict[Partition, Committed],
         membership: Membership,
-        *,
-        same: bool,
     ) -> None:
         """Write all of it or nothing. Raises `StoreUnavailableError`, and `FencedError` as `Membership.standing` does.
 
-        `same`: where these positions were written before, so were these records.
+        Where it raised, the next to be written is the same.
         """
         try:
             self._settle()
-            if not self._landed(offsets, membership, same=same):
+            if not self._landed(offsets, membership):
                 self._write(records, offsets, membership)
         except (Fenced, Unavailable) as error:
             raise StoreUnavailableError(str(error)) from error
@@ -79,20 +77,18 @@ class Writer:
         last, transactions = self._last, self._transactions
         if last is None or transactions is None:
             return
-        committed = last.committed
-        if committed is not True:
-            committed = self._endings.committed(transactions.id) if committed is None else committed
+        if last.committed is None:
+            # Kept, because whoever begins anew makes the coordinator forget it.
+            self._last = last = last._replace(committed=self._endings.committed(transactions.id))
+        if last.committed is not True:
             transactions.begin()
-        self._endings.confirm(transactions.id, last.partitions, committed=committed)
+        self._endings.confirm(transactions.id, last.partitions, committed=last.committed)
         self._last = None
 
-    def _landed(self, offsets: dict[Partition, Committed], membership: Membership, *, same: bool) -> bool:
+    def _landed(self, offsets: dict[Partition, Committed], membership: Membership) -> bool:
         """Whether the transaction before, of the same, was committed after all: dead letters would be there twice."""
-        doubtful = self._doubtful
-        if not same or doubtful != offsets:
+        if self._doubtful != offsets:
             self._doubtful = {}
-            return False
-        if not doubtful:
             return False
         found = positions_of(self._config, self._name, self._group.id, offsets)
         # Still ours, so that nobody else can have committed the same.
@@ -116,7 +112,9 @@ class Writer:
                 # knows, and what is still ours is written with what the group knows us by now.
                 self._settle()
                 self._transact(self._transactions, records(), offsets, membership)
-        except Unavailable:
+        except Fenced:
+            raise  # none of it was written
+        except BaseException:
             if any(self.places.get(partition) != one for partition, one in offsets.items()):
                 self._doubtful = offsets
             raise
