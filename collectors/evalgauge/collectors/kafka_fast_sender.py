@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from evalgauge.collectors.kafka_bound import within
 from evalgauge.collectors.kafka_client import Partition, Record, Unavailable, too_large
 from evalgauge.collectors.kafka_fast import connection_options
-from evalgauge.collectors.kafka_fast_transactions import LATE, flush
+from evalgauge.collectors.kafka_fast_transactions import flush, send_offsets
 from evalgauge.collectors.kafka_sender import superseded
 from evalgauge.core import failpoints
 from evalgauge.core.errors import EvalgaugeError
@@ -101,9 +100,7 @@ class FastSender:
         if offsets:
             positions = [TopicPartition(*at, offset) for at, offset in offsets.items()]
             metadata: Any = self._reader().consumer_group_metadata()
-            # See `kafka_fast_transactions`: it may wait for ever.
-            left = _left(end)
-            within(left + LATE, lambda: producer.send_offsets_to_transaction(positions, metadata, left))
+            send_offsets(producer, positions, metadata, _left(end))
         flush(producer, _left(end))
         if self._undelivered is not None:
             raise KafkaException(self._undelivered[0])

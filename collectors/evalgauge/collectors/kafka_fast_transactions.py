@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0
 """Seconds within which brokers must answer; a transaction has longer where its time-out is longer."""
-LATE = 1.0
+_LATE = 1.0
 """Seconds after its time from which on a call is taken for one that never returns."""
 _FULL = 0.02
 """Seconds until a full queue is tried again."""
@@ -113,9 +113,7 @@ class FastTransactions:
                 raise too_large(record)
             raise KafkaException(error)
         positions = [TopicPartition(*at, one.offset, one.metadata) for at, one in offsets.items()]
-        left = _left(end)
-        # It waits for a coordinator of the group that is gone, whatever time it is given (librdkafka issue 5456).
-        within(left + LATE, lambda: producer.send_offsets_to_transaction(positions, metadata, left))
+        send_offsets(producer, positions, metadata, _left(end))
         producer.commit_transaction(_left(end))
 
     def _connected(self) -> Producer:
@@ -169,6 +167,14 @@ def flush(producer: Producer, seconds: float) -> None:
         producer.flush(seconds)
     except SystemError as error:  # now and then, of a producer that is fenced meanwhile
         raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from error
+
+
+def send_offsets(producer: Producer, positions: list[TopicPartition], metadata: Any, seconds: float) -> None:
+    """Add positions to the transaction. Raises `KafkaException`, and `Overdue` where the library does not return.
+
+    It waits for a coordinator of the group that is gone, whatever time it is given (librdkafka issue 5456).
+    """
+    within(seconds + _LATE, lambda: producer.send_offsets_to_transaction(positions, metadata, seconds))
 
 
 def _left(end: float) -> float:

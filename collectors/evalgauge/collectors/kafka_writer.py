@@ -115,6 +115,7 @@ class Writer:
         except Fenced:
             raise  # none of it was written
         except BaseException:
+            # Whatever it was, it goes on to the caller, and the commit may have been asked for before.
             if any(self.places.get(partition) != one for partition, one in offsets.items()):
                 self._doubtful = offsets
             raise

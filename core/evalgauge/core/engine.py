@@ -157,7 +157,7 @@ class Engine:
             self._partitions.of("").deduplicator.restore(restored.digests)
         self.last_commit = restored.last_commit or self._clock()
         self._metrics.set("evalgauge_last_commit_timestamp_seconds", self.last_commit)
-        self._hold(0)
+        self._set_uncommitted(0)
         self.lost = restored.lost
         self.dirty = bool(self._dropped)
         return restored.positions
@@ -268,7 +268,7 @@ class Engine:
                 exceptions=tuple(sorted(exceptions, key=lambda verdict: verdict.line)),
             )
             self._acknowledgements.append((chunk.acknowledge, verdict))
-        self._hold(self.uncommitted + received)
+        self._set_uncommitted(self.uncommitted + received)
         self.taken += received
         self.dirty = True
         self._note(Phase.IDLE)
@@ -403,7 +403,7 @@ class Engine:
         self._partitions.committed()
         self._dropped, self._positions, self._letters = [], {}, []
         acknowledgements, self._acknowledgements = self._acknowledgements, []
-        self._hold(0)
+        self._set_uncommitted(0)
         self.dirty, self.last_commit = False, now
         for cause, count in dropped.items():
             self._count("evalgauge_dead_letters_dropped", (cause,), count)
@@ -440,12 +440,12 @@ class Engine:
 
     def abandon(self) -> None:
         """Commit nothing more, and acknowledge nothing."""
-        self._hold(0)
+        self._set_uncommitted(0)
         self._torn, self.dirty = True, False
         self._acknowledgements = []
         self._note(Phase.IDLE)
 
-    def _hold(self, events: int) -> None:
+    def _set_uncommitted(self, events: int) -> None:
         self.uncommitted = events
         self._metrics.set("evalgauge_uncommitted_events", events)
 
