@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import uuid
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,26 @@ def test_a_replay_that_is_killed_neither_loses_nor_doubles_a_letter(
     one.send(sale(99))
     one.wait(31)
     assert one.letters() == []
+
+
+def test_what_a_dead_replica_left_open_among_the_letters_is_ended(shop: Callable[..., Shop]) -> None:
+    """Whoever lists them waits behind its transaction, which the brokers would end after ten minutes."""
+    one = shop()
+    refuse(one)
+    letters = f"g-{one.topic}-dead-letters"
+    dead = Producer(
+        {
+            "bootstrap.servers": one.kafka.bootstrap,
+            "transactional.id": f"g-{one.topic}/r9/{uuid.uuid4()}",
+            "transaction.timeout.ms": 600_000,
+        }
+    )
+    dead.init_transactions(SECONDS)
+    dead.begin_transaction()
+    for number in range(PARTITIONS):
+        dead.produce(letters, b"never committed", partition=number)
+    assert dead.flush(SECONDS) == 0
+    assert len(one.letters()) == 4
 
 
 def test_purge_takes_what_the_filters_say(shop: Callable[..., Shop]) -> None:

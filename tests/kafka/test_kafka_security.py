@@ -32,12 +32,17 @@ from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.core.collect import InputContext, InputStatus
 from evalgauge.core.errors import ConfigError
 from tests.conformance.sink import MemorySink
+from tests.group.feed import Producer as Events
+from tests.group.feed import chance, make_topic
+from tests.group.harness import INPUT, Group, configuration
 from tests.parts.kafka import Kafka
 from tests.parts.part import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.group.harness import KafkaClient
 
 USER, PASSWORD = "alice", "a secret; of: Alice's = hers"
 TOPIC = "guarded"
@@ -247,3 +252,26 @@ def test_a_file_that_is_not_there_is_an_error_at_the_start(client: str, security
     """It names the file."""
     with pytest.raises(ConfigError, match="/nowhere"):
         collector("127.0.0.1:9", client, security)
+
+
+def test_a_group_counts_behind_a_guarded_door(
+    guarded: Kafka, ca_file: Path, client: KafkaClient, topic: str, tmp_path: Path
+) -> None:
+    """Members, transactions, and all else that is asked of brokers: one is killed, another goes on with its work."""
+    rng = chance(f"guarded {client}")
+    make_topic(guarded.bootstrap, topic, partitions=4)
+    config = configuration(rng, guarded.address("NAMED"), topic, client=client)
+    sasl = {"mechanism": "SCRAM-SHA-512", "username": USER, "password": PASSWORD}
+    config["inputs"][INPUT]["security"] = {"tls": {"ca_file": str(ca_file)}, "sasl": sasl}
+    producer = Events(guarded.bootstrap, topic, f"guarded {client}", 500)
+    with Group(guarded.bootstrap, topic, tmp_path, config, replicas=2) as group:
+        producer.start()
+        group.replicas["r1"].strike(rng, "in")
+        group.await_members("r2")
+        group.await_committed(group.view.ends())
+        group.replicas["r1"].start()
+        group.wait_ready()
+        producer.finish()
+        settled = group.settle(producer)
+        group.finish()
+    assert settled.wrong == []

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from evalgauge.collectors.kafka_changelog import Owner, key_of
+from evalgauge.collectors.kafka_changelog import STALLED, Owner, key_of
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
+from evalgauge.collectors.kafka_hanging import Endings
 from evalgauge.collectors.kafka_keys import text_field
 from evalgauge.collectors.kafka_letters import PARTITIONS, letter_of
+from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_records import RecordFormat, body_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
 from evalgauge.core.errors import EvalgaugeError
@@ -64,6 +66,11 @@ class KafkaLetterBox:
         self._topic = self._group.dead_letter_topic
         self.readers = f"group `{self._group.id}`"
         self._patience = _PATIENCE + self._group.transaction_timeout
+        self._orphans = Orphans(config, name, replica="")
+        self._identity = Identity(
+            f"{self._group.id}/deadletter-replay", self._group.transaction_timeout, self._group.id
+        )
+        self._endings = Endings(config, name)
         self._client: Client | None = None
         self._cluster: Cluster | None = None
         self._sender: Sender | None = None
@@ -176,7 +183,10 @@ class KafkaLetterBox:
                     client.assign({one: now[one] for one in polled.strayed if one in now})
                 if polled.batches or polled.strayed:
                     heard = time.monotonic()
-                elif time.monotonic() - heard > self._patience:
+                    continue
+                if time.monotonic() - heard > STALLED:
+                    self._orphans.settle()
+                if time.monotonic() - heard > self._patience:
                     raise EvalgaugeError(
                         f"{', '.join(self._config.bootstrap)}: nothing more came of "
                         f"{', '.join(map(str, sorted(todo)))} for {self._patience:g} s, though more is written: "
@@ -210,10 +220,7 @@ class KafkaLetterBox:
     def begin(self) -> None:
         """Be the only process that marks letters; what is marked is read anew after that."""
         if self._sender is None:
-            identity = Identity(
-                f"{self._group.id}/deadletter-replay", self._group.transaction_timeout, self._group.id
-            )
-            self._sender = open_sender(self._config, self._name, identity)
+            self._sender = open_sender(self._config, self._name, self._identity)
         try:
             self._sender.begin()
         except Unavailable as error:
@@ -278,8 +285,17 @@ class KafkaLetterBox:
 
     def _write(self, records: Iterable[Outgoing]) -> None:
         assert self._sender is not None  # noqa: S101 - for the type checker, and against a fault of the caller
+        written: set[Partition] = set()
+
+        def noted() -> Iterator[Outgoing]:
+            for record in records:
+                written.add(Partition(record.topic, record.partition))
+                yield record
+
         try:
-            self._sender.write(records)
+            self._sender.write(noted())
+            # Nobody else looks after it, and the next would become a part of it where it is still open.
+            self._endings.confirm(self._identity.transactional_id, written, committed=True)
         except Fenced as error:
             raise EvalgaugeError(
                 f"another `evalgauge deadletter replay` or `purge` of {self.readers} has begun since this one did, and "
@@ -296,6 +312,7 @@ class KafkaLetterBox:
         for one in (self._client, self._cluster, self._sender):
             if one is not None:
                 one.close()
+        self._endings.close()
         self._client = self._cluster = self._sender = None
 
 

@@ -20,6 +20,7 @@ import msgspec
 from evalgauge.collectors.kafka_admin import asked, assigned_of
 from evalgauge.collectors.kafka_changelog import PARTITIONS, STUCK, Reading, Said, parsed
 from evalgauge.collectors.kafka_client import EARLIEST, Fenced, Partition, Unavailable
+from evalgauge.collectors.kafka_hanging import Endings
 from evalgauge.collectors.kafka_orphans import transactional_ids
 from evalgauge.collectors.kafka_retired import MARKS, Mark, mark_record, marks_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
@@ -113,9 +114,18 @@ class Changelog:
             raise Unavailable(f"partition {missing[0]} has no leader")
         found: dict[str, dict[tuple[str | int, ...], bytes]] = {}
         self._client.assign(begins)
+        heard = time.monotonic()
         try:
             while not stopped():
-                for batch in self._client.poll(_POLL).batches:
+                batches = self._client.poll(_POLL).batches
+                if batches:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > STUCK:
+                    raise Unavailable(
+                        f"nothing more came of {self._name} for {STUCK:g} s, though more is written: a transaction is "
+                        "open there, or the brokers do not answer"
+                    )
+                for batch in batches:
                     for key, value in zip(batch.keys(), batch.values, strict=True):
                         owner, rest = parsed(key, batch.partition)
                         if owner.scope == "replica":
@@ -163,6 +173,9 @@ class Retiring:
         assert config.group is not None  # noqa: S101 - for the type checker
         self._config, self._name, self._library, self._by = config, name, library, by
         self._group = config.group
+        self._identity = Identity(
+            f"{self._group.id}/retirement", self._group.transaction_timeout, self._group.id
+        )
 
     def retire(self, replica: str) -> Mark:
         """Retire it, or finish what was begun; the mark as it is then.
@@ -170,8 +183,7 @@ class Retiring:
         Raises `StillMemberError` while it is a member: then nothing has changed. Raises `EvalgaugeError` where another
         process does the same, and `Unavailable`; then it can be done again, and what was begun is finished.
         """
-        identity = Identity(f"{self._group.id}/retirement", self._group.transaction_timeout, self._group.id)
-        with closing(open_sender(self._config, self._name, identity)) as sender:
+        with closing(open_sender(self._config, self._name, self._identity)) as sender:
             sender.begin()
             try:
                 return self._retire(replica, sender, Brokers(self._config, self._name))
@@ -205,7 +217,11 @@ class Retiring:
 
     def _write(self, sender: Sender, replica: str, mark: Mark | None) -> None:
         slot, key, value = mark_record(replica, mark)
-        sender.write([Outgoing(self._group.changelog_topic, slot, key, value)])
+        changelog = self._group.changelog_topic
+        sender.write([Outgoing(changelog, slot, key, value)])
+        # Nobody else looks after it, and every replica that starts reads the marks.
+        with closing(Endings(self._config, self._name)) as endings:
+            endings.confirm(self._identity.transactional_id, [Partition(changelog, slot)], committed=True)
 
     def _refuse_member(self, replica: str, brokers: Brokers) -> None:
         partitions = brokers.members().get(replica)
