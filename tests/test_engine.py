@@ -90,14 +90,19 @@ STREAMS = st.lists(events(), min_size=1, max_size=45)
 
 
 @contextmanager
-def small_pieces(piece: int, delta: int, cache: int = 1 << 20) -> Iterator[None]:
-    """Cut chunks into pieces of some bytes and deltas of some events, and forget labels early."""
-    before = reduce.PIECE_BYTES, reduce.DELTA_EVENTS, reduce.CACHE_LIMIT
-    reduce.PIECE_BYTES, reduce.DELTA_EVENTS, reduce.CACHE_LIMIT = piece, delta, cache
+def small_pieces(piece: int, delta: int, cache: int = 1 << 20, batch: int = 1) -> Iterator[None]:
+    """Cut chunks into pieces of some bytes, batches and deltas of some events, and forget labels early."""
+    before = reduce.PIECE_BYTES, reduce.BATCH_EVENTS, reduce.DELTA_EVENTS, reduce.CACHE_LIMIT
+    reduce.PIECE_BYTES, reduce.BATCH_EVENTS, reduce.DELTA_EVENTS, reduce.CACHE_LIMIT = (
+        piece,
+        batch,
+        delta,
+        cache,
+    )
     try:
         yield
     finally:
-        reduce.PIECE_BYTES, reduce.DELTA_EVENTS, reduce.CACHE_LIMIT = before
+        reduce.PIECE_BYTES, reduce.BATCH_EVENTS, reduce.DELTA_EVENTS, reduce.CACHE_LIMIT = before
 
 
 def chunks(stream: list[bytes], cuts: list[int]) -> list[bytes]:
@@ -114,6 +119,7 @@ def chunks(stream: list[bytes], cuts: list[int]) -> list[bytes]:
     stream=STREAMS,
     cuts=st.lists(st.integers(0, 60), max_size=4),
     piece=st.sampled_from([1, 300, 2_000, 600_000]),
+    batch=st.sampled_from([1, 5, 1 << 14]),
     delta=st.sampled_from([1, 7, 1 << 15]),
     cache=st.sampled_from([0, 3, 1 << 20]),
     stops=st.sets(st.integers(0, 5)),
@@ -124,18 +130,19 @@ def test_results_do_not_depend_on_cuts_and_restarts(
     stream: list[bytes],
     cuts: list[int],
     piece: int,
+    batch: int,
     delta: int,
     cache: int,
     stops: set[int],
     deduplicate: bool,
 ) -> None:
-    """Chunks, pieces, deltas, forgotten caches and restarts give what one event at a time gives, byte for byte."""
+    """However a chunk is cut, caches forgotten, the process restarted: byte for byte as one event at a time gives."""
     rules = InputRules(deduplicate=deduplicate)
     options = EngineOptions(window=Window(ids=8))
     with one_by_one(tmp_path_factory.mktemp("one"), stream, rules=rules, options=options) as oracle:
         expected, counted = oracle.shown(), oracle.counted()
     folder = tmp_path_factory.mktemp("cut")
-    with small_pieces(piece, delta, cache):
+    with small_pieces(piece, delta, cache, batch):
         bench = Lab(folder, rules=rules, options=options)
         for number, chunk in enumerate(chunks(stream, cuts)):
             bench.feed(chunk)
@@ -355,7 +362,10 @@ def test_an_event_at_which_an_instrument_raises_is_refused_alone(tmp_path: Path)
     events = [event(n, who="ann", took_ms=50) for n in range(20_000)]
     events[11_111]["data"]["who"] = "boom"
     events[7] = b"{bad"  # type: ignore[call-overload]
-    with small_pieces(200_000, 5_000), Lab(tmp_path, kinds={**KINDS, "counter": Touchy}) as bench:
+    with (
+        small_pieces(200_000, 5_000, batch=3_000),
+        Lab(tmp_path, kinds={**KINDS, "counter": Touchy}) as bench,
+    ):
         verdict = bench.put(*events)
         assert (verdict.received, verdict.accepted, verdict.rejected) == (20_000, 19_998, 2)
         assert [(one.line, one.reason) for one in verdict.exceptions] == [
@@ -628,7 +638,7 @@ def test_lines_of_refusals_and_repeats_are_those_of_the_chunk(tmp_path: Path) ->
             stream += lines(event(n))
     for piece in (1, 700, 3_000, 600_000):
         rules = InputRules(deduplicate=True)
-        with small_pieces(piece, 11), Lab(tmp_path / str(piece), rules=rules) as bench:
+        with small_pieces(piece, 11, batch=4), Lab(tmp_path / str(piece), rules=rules) as bench:
             bench.feed(b"\n".join(stream))
             bench.engine.commit()
             found = {one.line: (one.status, one.reason) for one in bench.verdicts[0].exceptions}

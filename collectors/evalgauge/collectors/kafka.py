@@ -45,7 +45,7 @@ _REST = 0.5
 """Seconds that the engine is left alone at most, however long it was busy."""
 _TROUBLE_SHOWN = 10.0
 """Seconds that a complaint of the client is shown after it was last heard."""
-_HELD_BYTES = 8 << 20
+_HELD_BYTES = 32 << 20
 """Most that is kept of all partitions in chunks that are not full: a thousand of them would come to a gigabyte."""
 _UNTIL_END_PATIENCE = 30.0
 """Seconds within which the brokers must answer where reading is to end."""
@@ -177,14 +177,13 @@ class KafkaCollector:
         waiting = _BUSY_POLL if self._pending or self._took is None else _POLL
         polled = client.poll(0 if wanted and self._pending else waiting)
         self._take(polled)
-        due = sum(self._readers[partition].size for partition in self._pending) > _HELD_BYTES
-        if wanted and not due:
+        if wanted and self._pending:
             since = time.monotonic() - self._flushed
             # Many small chunks cost the engine as much as large ones: half of its time stays free, for more to come.
             rest = min(2 * (self._took or 0.0), _REST)
-            due = since > rest and (not polled.batches or since > _LINGER)
-        if due and self._pending:
-            self._flush()
+            if since > rest and (not polled.batches or since > _LINGER):
+                self._flush()
+        self._hold_no_more_than(_HELD_BYTES)
 
     def _room(self, client: Client) -> bool:
         """Wait for room a while; pause where that takes longer, and read on once there is room again."""
@@ -215,6 +214,16 @@ class KafkaCollector:
             self._leave(polled.strayed)
             number = self._watch.ask_again(polled.strayed)
             self._not_before |= dict.fromkeys(polled.strayed, number)
+
+    def _hold_no_more_than(self, limit: int) -> None:
+        """Hand over the largest of the chunks that are not full, while they come to more."""
+        sizes = {partition: self._readers[partition].size for partition in self._pending}
+        total = sum(sizes.values())
+        while total > limit:
+            largest = max(sizes, key=sizes.__getitem__)
+            total -= sizes.pop(largest)
+            self._handover.put(self._readers[largest].take())
+            self._pending.discard(largest)
 
     def _flush(self) -> None:
         for partition in self._pending:

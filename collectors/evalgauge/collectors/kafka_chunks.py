@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from evalgauge.collectors.kafka_records import RecordFormat
     from evalgauge.core.collect import PartitionPages
 
-FULL_BYTES = 1 << 20
-FULL_RECORDS = 4000
+FULL_BYTES = 4 << 20
+FULL_RECORDS = 16_000
 """A chunk is full from either on: the engine decodes a few thousand events at a time fastest."""
 
 

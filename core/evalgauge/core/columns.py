@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,9 @@ class Columns:
             elif reader.path is None:
                 found = np.full(self.n, encoder[reader.constant], np.intp)
             else:
-                found = np.fromiter(map(encoder.__getitem__, self.raw(field)), np.intp, self.n)
+                # Packed from a list it takes half the time that NumPy needs to fill an array from an iterator.
+                numbers = list(map(encoder.__getitem__, self.raw(field)))
+                found = np.frombuffer(struct.pack(f"{self.n}n", *numbers), np.intp)
             self._codes[field] = found
         return found, encoder.texts
 
@@ -273,6 +276,6 @@ def _is_number(value: object) -> bool:
 
 def _floats(values: list[Any]) -> NDArray[np.float64]:
     try:  # the quick way knows no None
-        return np.fromiter(values, np.float64, len(values))
-    except TypeError:
+        return np.frombuffer(struct.pack(f"{len(values)}d", *values), np.float64)
+    except struct.error:
         return np.array(values, np.float64)

@@ -304,12 +304,15 @@ class CloudEventsShape:
             types = {key: found for (type_, key), found in texts.items() if type_ == name}
             source = types.pop("", None)
             data = _data_struct(f"Data{number}", reader.spec, types, tenant_given=self.tenant_given)
-            envelope: list[Any] = [("id", Text), ("source", known(Text, source)), ("data", data)]
+            # In the order in which most writers put them: there msgspec looks for the next one first.
+            envelope: list[Any] = [("id", Text), ("source", known(Text, source))]
             if single:
                 envelope.append(("type", Literal[name]))
-            envelope += [("time", Time | None, None), ("traceparent", str | None, None)]
+            envelope += [("time", Time | None, None), ("data", data), ("traceparent", str | None, None)]
             tag_field, tag = (None, None) if single else ("type", name)
-            struct = msgspec.defstruct(f"Event{number}", envelope, gc=False, tag_field=tag_field, tag=tag)
+            struct = msgspec.defstruct(
+                f"Event{number}", envelope, gc=False, kw_only=True, tag_field=tag_field, tag=tag
+            )
             structs.append(struct)
         self._reader_of.update(zip(structs, self._readers, strict=True))
         return msgspec.json.Decoder(Union[tuple(structs)] if structs else Literal[""])  # noqa: UP007 - made at run time

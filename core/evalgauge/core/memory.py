@@ -17,7 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
 _KEPT = 64 << 20
 """Bytes that were freed and are kept to be used again; by default some hundred thousand."""
-_APART = 4 << 20
+_APART = 8 << 20
 """Allocations from this size on are made apart, and given back at once."""
 _lock = threading.Lock()
 _running = 0

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 900_000
 """Bytes decoded at a time: larger pieces fall out of the processor's caches, smaller ones pay per call."""
+BATCH_EVENTS = 1 << 14
+"""Events of as many pieces as it takes are then looked at together: every look at a column has a price of its own."""
 DELTA_EVENTS = 1 << 15
 """Events of one delta at most: far below what would overflow an exact sum, and small enough to acknowledge soon."""
 CACHE_LIMIT = 1 << 20
@@ -87,6 +89,31 @@ class Delta:
     digest_lines: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     newest: float = 0.0
     """Unix time of the newest of the last events, 0 if unknown; for the lag."""
+
+
+class _Batch:
+    """The events of neighbouring pieces."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.refusals: list[Refusal] = []
+        self._groups: dict[int, tuple[TypeReader, list[Any], list[NDArray[np.int64]]]] = {}
+        """By identity of the reader."""
+
+    def add(self, decoded: Decoded) -> int:
+        """Take in the next piece; how many lines it has."""
+        self.received += decoded.received
+        self.refusals += decoded.refusals
+        for reader, events, rows in decoded.groups:
+            known = self._groups.setdefault(id(reader), (reader, [], []))
+            known[1].extend(events)
+            known[2].append(rows)
+        return decoded.lines
+
+    def groups(self) -> Iterator[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
+        """The events of each kind, with their lines."""
+        for reader, events, rows in self._groups.values():
+            yield reader, events, np.concatenate(rows)
 
 
 class Reducer:
@@ -143,17 +170,15 @@ class Reducer:
         delta = Delta(self._generation)
         digests: list[bytes] = []
         lines: list[NDArray[np.int64]] = []
-        line = 0
+        batch, line = _Batch(), 0
+        shape = self._shape(tenant_given=work.tenant is not None)
         for start, end in _pieces(body):
-            piece = memoryview(body)[start:end]
-            decoded = decode(
-                self._shape(tenant_given=work.tenant is not None), piece, self._plan.limits, line
-            )
-            self._apply(decoded, work, skip, delta, digests, lines, body)
-            line += decoded.lines
-            # Else its events would live on while the next piece is decoded, in twice the memory and out of cache.
-            del decoded
+            line += batch.add(decode(shape, memoryview(body)[start:end], self._plan.limits, line))
             delta.size += end - start
+            if batch.received >= BATCH_EVENTS or end == len(body):
+                self._apply(batch, work, skip, delta, digests, lines, body)
+                # Its events must not live on while the next are decoded, in twice the memory and out of cache.
+                batch = _Batch()
             if delta.received >= DELTA_EVENTS:
                 yield self._finish(delta, digests, lines)
                 delta, digests, lines = Delta(self._generation), [], []
@@ -162,7 +187,7 @@ class Reducer:
 
     def _apply(  # noqa: PLR0913, PLR0917 - they belong together
         self,
-        decoded: Decoded,
+        batch: _Batch,
         work: Work,
         skip: frozenset[int],
         delta: Delta,
@@ -170,9 +195,9 @@ class Reducer:
         lines: list[NDArray[np.int64]],
         body: bytes,
     ) -> None:
-        delta.received += decoded.received
-        delta.refusals += decoded.refusals
-        for reader, events, rows in decoded.groups:
+        delta.received += batch.received
+        delta.refusals += batch.refusals
+        for reader, events, rows in batch.groups():
             columns = Columns(reader, events, rows, self._encoders, work.arrival)
             if reader.check is not None:
                 columns = self._checked(columns, work, delta, body)
@@ -310,19 +335,18 @@ def read_body(body: bytes | FileRange) -> bytes:
 
 
 def _pieces(body: bytes) -> Iterator[tuple[int, int]]:
-    """Spans of some `PIECE_BYTES` that end after a newline."""
+    """Spans of at most some `PIECE_BYTES` that end after a newline, of much the same size: each costs something."""
     start = 0
-    while start < len(body):
-        end = start + PIECE_BYTES
-        if end >= len(body):
-            yield start, len(body)
-            return
+    while (rest := len(body) - start) > PIECE_BYTES:
+        end = start + rest // -(-rest // PIECE_BYTES)
         cut = body.rfind(b"\n", start, end)
         if cut < 0:
             cut = body.find(b"\n", end)
         end = len(body) if cut < 0 else cut + 1
         yield start, end
         start = end
+    if rest:
+        yield start, len(body)
 
 
 def refusal_offsets(body: bytes, lines: Sequence[int]) -> list[int]:

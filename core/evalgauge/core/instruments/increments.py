@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SUM_WORDS = ("top", "hi", "lo")
 """Columns of a table that hold an exact sum."""
+_MOST_UNTOUCHED = 8
+"""Slots for each one that was touched, up to which a plain write to all is quicker than a write to those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,11 @@ class Accumulator:
             top, hi, lo = words
             exact.carry(top, hi, lo, slots)
         arrays = [self._counts.reserve(size), *words]
-        taken = [array[slots] for array in arrays]
+        taken = [array.take(slots, axis=0) for array in arrays]  # a third of the time of `array[slots]`
+        # What was not touched is zero as it is: to write over all of it is quicker, unless most was not.
+        untaken = slice(size) if size < _MOST_UNTOUCHED * len(slots) else slots
         for array in arrays:
-            array[slots] = 0
+            array[untaken] = 0
         rare, self._rare, self._added = self._rare, {}, 0
         return Increments(groups, taken[0], tuple(taken[1:]), rare, exemplars)
 
