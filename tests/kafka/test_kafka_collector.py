@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 from kafka import KafkaAdminClient, TopicPartition
 from pydantic import ValidationError
 
+from evalgauge.collectors import kafka as collector
 from evalgauge.collectors.kafka import KafkaCollector
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.core.collect import InputContext, InputStatus
@@ -113,6 +114,8 @@ class Reading:
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self.max_chunk_bytes = 4 << 20
+        self.idle = True
+        """What the engine says of itself."""
 
     def start(self, **config: Any) -> None:
         """Start, or start again from the committed positions."""
@@ -127,12 +130,13 @@ class Reading:
             self.status,
             start_at_end=self.at_end,
             max_chunk_bytes=self.max_chunk_bytes,
+            engine_idle=lambda: self.idle,
         )
-        collector = KafkaCollector(KafkaConfig(**self._config), context)
+        reader = KafkaCollector(KafkaConfig(**self._config), context)
 
         def run() -> None:
             try:
-                collector.run()
+                reader.run()
             except BaseException as error:  # noqa: BLE001 - looked at by the test
                 self.error = error
 
@@ -202,6 +206,34 @@ def test_events_of_each_partition_arrive_in_order(log: Log, topic: str, reading:
     reading.arrived(9000)
     for number in range(3):
         assert reading.sink.lines(f"{topic}/{number}") == events(number * 5000, number * 5000 + 3000)
+
+
+def test_of_what_is_held_back_the_largest_goes_first(
+    log: Log, topic: str, reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine is busy chunks fill up, within a bound for all partitions together."""
+    held = 20_000
+    monkeypatch.setattr(collector, "_HELD_BYTES", held)
+    log.create(topic, 4)
+    written = [events(number * 5000, number * 5000 + 500 * (number + 1)) for number in range(4)]
+    for number, some in enumerate(written):
+        log.write(topic, some, number)
+    size = sum(len(line) + 1 for some in written for line in some)
+    assert size > 3 * held
+    reading.idle = False
+    reading.start()
+
+    def sizes() -> list[int]:
+        bodies = (chunk.body for chunk in reading.sink.chunks)
+        return [len(body) for body in bodies if isinstance(body, bytes) and body]
+
+    until(lambda: size - sum(sizes()) <= held, "all but what may be held back", 90)
+    assert min(sizes()) > held / 4
+    assert sum(sizes()) < size
+    reading.idle = True
+    reading.arrived(sum(map(len, written)))
+    for number, some in enumerate(written):
+        assert reading.sink.lines(f"{topic}/{number}") == some
 
 
 def test_it_goes_on_at_the_exact_record_after_a_restart(log: Log, topic: str, reading: Reading) -> None:
