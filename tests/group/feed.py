@@ -55,13 +55,18 @@ def record(event: Event) -> tuple[bytes, bytes]:
 class Producer(Feeder):
     """Sends the events of a stream at a rate, keyed by tenant, and catches up with it after an outage."""
 
-    def __init__(self, bootstrap: str, topic: str, seed: object, rate: float, *, ahead: int = 0) -> None:
-        """`ahead`: so many records are made before the first is sent, where the rate leaves little time for it."""
+    def __init__(
+        self, bootstrap: str, topic: str, seed: object, rate: float, *, ahead: int = 0, births: int = 2000
+    ) -> None:
+        """`ahead`: so many records are made before the first is sent, where the rate leaves little time for it.
+
+        `births`: see `stream`.
+        """
         super().__init__()
-        self._seed = seed
+        self._seed, self._births = seed, births
         self._topic = topic
         self._rate = rate
-        events = stream(seed)
+        events = stream(seed, births)
         made = [record(event) for event in itertools.islice(events, ahead)]
         self._records = itertools.chain(made, map(record, events))
         self._client = Client(
@@ -123,7 +128,7 @@ class Producer(Feeder):
     def oracle(self) -> Oracle:
         """What all that was sent comes to."""
         oracle = Oracle("judgment")
-        oracle.add_all(itertools.islice(stream(self._seed), self.sent))
+        oracle.add_all(itertools.islice(stream(self._seed, self._births), self.sent))
         return oracle
 
 

@@ -13,6 +13,7 @@ from confluent_kafka import Producer as Client
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 
+from evalgauge.collectors.kafka_changelog import PARTITIONS, Owner
 from tests.group.feed import Producer, chance, make_topic
 from tests.group.harness import INPUT, Group, configuration
 from tests.parts.part import until
@@ -228,10 +229,69 @@ def test_state_without_positions_is_an_error_that_counts_nothing(
         assert f"group {group.id} has no position of {topic}/0, though" in replica.log()
 
 
+_AS_IDS = {"cleanup.policy": "delete"}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "partitions", "settings", "message"),
+    [
+        ("changelog", PARTITIONS, {"cleanup.policy": "delete"}, "cleanup.policy: delete, not compact"),
+        (
+            "changelog",
+            5,
+            {"cleanup.policy": "compact"},
+            f"has 5 partitions, and a changelog needs {PARTITIONS}",
+        ),
+        ("changelog-ids", PARTITIONS, _AS_IDS | {"retention.ms": "60000"}, "retention.ms: 60000, not "),
+        ("changelog-ids", 5, _AS_IDS, f"partitions: 5, at least {PARTITIONS} are needed"),
+        ("dead-letters", 1, {}, "partitions: 1, at least "),
+    ],
+)
+def test_a_topic_in_which_state_would_be_lost_is_refused_at_start(
+    kafka: Kafka,
+    topic: str,
+    tmp_path: Path,
+    suffix: str,
+    partitions: int,
+    settings: dict[str, str],
+    message: str,
+) -> None:
+    """What was there before us is compared, and left as it is."""
+    make_topic(kafka.bootstrap, topic, 1)
+    config = configuration(chance("unsound"), kafka.bootstrap, topic)
+    config["inputs"]["judgments"]["deduplicate"] = True
+    with Group(kafka.bootstrap, topic, tmp_path, config, 0, watch=False) as group:
+        with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
+            wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": settings}
+            admin.create_topics({f"{group.id}-{suffix}": wanted}, wait_for_metadata=True)
+        replica = group.add("r1")
+        replica.start()
+        until(lambda: not replica.running, "it to end", SECONDS)
+        assert f"topic {group.id}-{suffix}" in replica.log().replace("`", "")
+        assert message in replica.log()
+
+
+def test_a_changelog_with_records_of_others_is_refused(kafka: Kafka, topic: str, tmp_path: Path) -> None:
+    """Somebody else writes to it: nothing that is read from it can be relied upon."""
+    make_topic(kafka.bootstrap, topic, 1)
+    config = configuration(chance("foreign"), kafka.bootstrap, topic)
+    with Group(kafka.bootstrap, topic, tmp_path, config, 1, watch=False) as group:
+        replica = group.replicas["r1"]
+        send(kafka.bootstrap, topic, judgment(1))
+        until(lambda: total(group, "judgment_executions_total") == 1, "the event", SECONDS)
+        replica.end()
+        client = Client({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+        client.produce(f"{group.id}-changelog", b"{}", b"user-17", Owner("replica", "r1").slot)
+        assert client.flush(60) == 0
+        replica.start()
+        until(lambda: not replica.running, "it to end", SECONDS)
+        assert "holds a record that is not ours, with the key b'user-17'" in replica.log()
+
+
 def test_a_gauge_and_remembered_ids_move_with_their_partition(
     kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
-    """After a kill they are at the heir; a repeat that comes there counts as one."""
+    """After a kill they are at the heir, and who lets one go shows it no more; a repeat that comes counts as one."""
     pack = tmp_path / "level.yaml"
     pack.write_text(
         """\
@@ -271,19 +331,20 @@ metrics:
         first.kill()
         group.await_members(second.name)
 
-        def shown() -> list[str]:
-            rows = (second.metrics() or "").splitlines()
-            return sorted(row for row in rows if row.startswith("level_last{"))
+        def shown(replica: Replica) -> set[str]:
+            rows = (replica.metrics() or "").splitlines()
+            return {row for row in rows if row.startswith("level_last{")}
 
-        until(
-            lambda: shown() == ['level_last{who="p0"} 4.0', 'level_last{who="p1"} 5.0'],
-            "both gauges",
-            SECONDS,
-        )
+        both = {'level_last{who="p0"} 4.0', 'level_last{who="p1"} 5.0'}
+        until(lambda: shown(second) == both, "both gauges", SECONDS)
+        # It has them from a living replica now, which lets one of them go.
+        first.start()
+        until(lambda: shown(first), "a gauge to move", SECONDS)
+        assert shown(second) == both - shown(first)
+        assert len(shown(second)) == 1
         for partition in range(2):
             again = reading(partition, f"p{partition}", 9.0)
             send(kafka.bootstrap, topic, again, reading(10 + partition, "new", 1.0), partition=partition)
-        first.start()
         first.wait_ready()
         until(lambda: total(group, "level_reads_total") == 4, "the new readings", SECONDS)
         assert total(group, "evalgauge_events_duplicated_total") == 2

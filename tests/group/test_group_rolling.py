@@ -24,6 +24,8 @@ RATE, BEFORE, AHEAD = (20_000, 160_000, 1_600_000) if SOAK else (2_000, 4_000, 0
 
 A restart takes some eight seconds, in which events come too: what is made ahead must last.
 """
+BIRTHS = RATE
+"""Events after which there is a new tenant: one a second, or scraping so many series would take most of the machine."""
 TO_EXIT = 10.0 if SOAK else 30.0
 """Seconds from SIGTERM to the end; ten are promised, on a machine that is not busy with other tests."""
 
@@ -52,7 +54,7 @@ def test_a_rolling_restart_loses_nothing_and_raises_no_alert(
     began = time.monotonic()
     make_topic(kafka.bootstrap, topic, partitions=12)
     config = configuration(chance("rolling"), kafka.bootstrap, topic, timeout="10s")
-    producer = Producer(kafka.bootstrap, topic, "rolling", RATE, ahead=AHEAD)
+    producer = Producer(kafka.bootstrap, topic, "rolling", RATE, ahead=AHEAD, births=BIRTHS)
     exits = []
     with Group(kafka.bootstrap, topic, tmp_path / "group", config, replicas=3) as group:
         rules = generated_rules("evalgauge", tmp_path / "rules")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-LEFT_OPEN = "ignore:unclosed <socket.* raddr=:ResourceWarning"
+LEFT_OPEN = "ignore:unclosed <(socket.s|ssl.SSLS)ocket.* raddr=:ResourceWarning"
 """Closed while it still connects, a client of kafka-python leaves its socket to the garbage collector."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from contextlib import closing
 from itertools import chain
@@ -279,3 +281,27 @@ def test_a_cluster_that_is_not_there_is_unavailable(make: Callable[[KafkaConfig,
     with pytest.raises(Unavailable) as caught:
         library.cluster().topics(["any"])
     assert str(caught.value)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("make", LIBRARIES, ids=["kafka-python", "confluent"])
+def test_a_broker_that_takes_connections_and_says_nothing_is_unavailable(
+    make: Callable[[KafkaConfig, str], Library], tls: bool
+) -> None:
+    """In a time that is bounded, and no thread goes on waiting for it."""
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = {"bootstrap": f"127.0.0.1:{silent.getsockname()[1]}", "topics": "any"}
+        library = make(KafkaConfig.model_validate(config | {"security": {"tls": {}} if tls else {}}), "in")
+        found: list[str] = []
+
+        def look() -> None:
+            try:
+                library.cluster().topics(["any"])
+            except Unavailable as error:
+                found.append(str(error))
+
+        threading.Thread(target=look, daemon=True).start()
+        until(lambda: found, "it to be given up", 60)
+        assert found[0]
+        until(lambda: set(threading.enumerate()) <= before, "its threads to end", 30)

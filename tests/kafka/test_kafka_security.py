@@ -37,6 +37,7 @@ from tests.group.feed import chance, make_topic
 from tests.group.harness import INPUT, Group, configuration
 from tests.parts.kafka import Kafka
 from tests.parts.part import until
+from tests.running import evalgauge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,3 +276,25 @@ def test_a_group_counts_behind_a_guarded_door(
         settled = group.settle(producer)
         group.finish()
     assert settled.wrong == []
+
+
+def test_a_topic_is_copied_behind_a_guarded_door(
+    guarded: Kafka, ca_file: Path, client: KafkaClient, topic: str, tmp_path: Path
+) -> None:
+    """By the configuration of those who read it."""
+    make_topic(guarded.bootstrap, topic, partitions=2)
+    sender = Producer({"bootstrap.servers": guarded.bootstrap, "log_level": 0})
+    for number in range(20):
+        event = {"id": f"e{number}", "source": "/s", "type": "t", "data": {"tenant_id": f"t{number % 3}"}}
+        sender.produce(topic, json.dumps(event).encode(), partition=number % 2)
+    assert sender.flush(60) == 0
+    config = configuration(chance("copied"), guarded.address("NAMED"), topic, client=client)
+    sasl = {"mechanism": "SCRAM-SHA-512", "username": USER, "password": PASSWORD}
+    config["inputs"][INPUT]["security"] = {"tls": {"ca_file": str(ca_file)}, "sasl": sasl}
+    path = tmp_path / "evalgauge.yaml"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    words = ("kafka", "repartition", topic, f"{topic}-copy", "--key", "tenant_id")
+    done = evalgauge(*words, "--config", path)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[1].startswith("20 records copied")
+    assert "say with --bootstrap or --config where the brokers are" in evalgauge(*words).err

@@ -32,7 +32,7 @@ def administering(config: KafkaConfig, name: str) -> Iterator[Any]:
         from evalgauge.collectors.kafka_pure import connected, connection_options, quiet  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            "a Kafka group needs the package kafka-python: pip install 'evalgauge[kafka]'"
+            "topics and groups are looked after by the package kafka-python: pip install 'evalgauge[kafka]'"
         ) from error
     quiet()
     try:

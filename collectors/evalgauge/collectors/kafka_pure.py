@@ -7,9 +7,11 @@ import socket
 import ssl
 import time
 import warnings
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from evalgauge.collectors.kafka_bound import Overdue, within
 from evalgauge.collectors.kafka_client import LATEST, Partition, Polled, Topic, Unavailable
 from evalgauge.collectors.kafka_config import own_options
 from evalgauge.collectors.kafka_pure_group import PureMember, running_client
@@ -41,6 +43,8 @@ _CONNECT = 5.0
 _REQUEST = 5.0
 _CLOSE = 1.0
 """Seconds, each at most."""
+_MADE = 15.0
+"""Seconds until a client that is not made is given up; its own limits come before, where it has them."""
 
 _OURS = {
     **dict.fromkeys(("bootstrap_servers",), "the input has `bootstrap`"),
@@ -213,11 +217,15 @@ def connected(kind: Any, options: dict[str, Any], connection: dict[str, Any] | N
 
     _HEARD.last = ""
     try:
-        return kind(**options, kafka_client=network)
+        # A broker that takes a connection and is silent while TLS begins is waited for without an end.
+        return within(_MADE, lambda: kind(**options, kafka_client=network))
     except BaseException as error:
         # What could not connect is left behind with its thread, which would go on trying for ever.
         for one in networks:
-            one.close()
+            with suppress(Overdue):
+                within(_CLOSE, one.close)
+        if isinstance(error, Overdue):
+            raise Unavailable(_cause(connection or options) or str(error)) from error
         if isinstance(error, errors.KafkaConfigurationError):
             raise ConfigError(f"kafka-python refuses its settings: {error}") from error
         if isinstance(error, errors.KafkaTimeoutError):

@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from evalgauge.collectors.kafka import open_library
+from evalgauge.collectors.kafka_admin import asked
 from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Fenced, Partition, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_keys import field_reader, record_texts
 from evalgauge.collectors.kafka_records import RecordFormat, body_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
 from evalgauge.collectors.kafka_topics import Topic, created
-from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.commands import options
+from evalgauge.core.config import load_config
+from evalgauge.core.errors import ConfigError, EvalgaugeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from evalgauge.collectors.kafka_client import Batch, Client, Cluster
     from evalgauge.collectors.kafka_sender import Sender
@@ -58,7 +63,12 @@ _MASK = 0xFFFFFFFF
     metavar="FIELD",
     help="The field of an event's data whose text becomes the key; or source, or subject.",
 )
-@click.option("--bootstrap", required=True, metavar="HOST:PORT[,…]", help="Brokers to begin with.")
+@click.option(
+    "--bootstrap",
+    metavar="HOST:PORT[,…]",
+    help="Brokers to begin with, which take connections without TLS and passwords. Overrides --config.",
+)
+@options.config
 @click.option(
     "--partitions",
     type=click.IntRange(1),
@@ -66,25 +76,28 @@ _MASK = 0xFFFFFFFF
     help="Partitions of TARGET, if it is made.  [default: as many as SOURCE has]",
 )
 @click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-def repartition(  # noqa: PLR0913 - they belong together
-    source: str, target: str, field: str, bootstrap: str, partitions: int | None, *, follow: bool
+def repartition(  # noqa: PLR0913, PLR0917 - they belong together
+    source: str,
+    target: str,
+    field: str,
+    bootstrap: str | None,
+    config_path: Path | None,
+    partitions: int | None,
+    *,
+    follow: bool,
 ) -> None:
     """Copy SOURCE to TARGET so that all events with the same FIELD are in one partition, in their order.
 
     The key of each record becomes the text of that field, and its partition the one that Kafka's own producers give to
     that key. Value, headers and time stay. TARGET is made if it is not there. Each record is copied once: when this is
     killed, call it again, and it goes on where it was.
+
+    Brokers, TLS, passwords and client are those of an input of kafka in --config, or --bootstrap names brokers.
     """
     if source == target:
         raise click.UsageError("a topic cannot be copied to itself: give TARGET another name")
-    client = "confluent" if find_spec("confluent_kafka") is not None else "kafka-python"
-    try:
-        config = KafkaConfig.model_validate(
-            {"bootstrap": bootstrap, "topics": [source, target], "client": client}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    config = _configured(config_path) if bootstrap is None else _plain(bootstrap)
+    config = config.model_copy(update={"topics": [source, target], "topic_pattern": None, "group": None})
     copy = Copy(config, source, target, field, follow=follow)
     try:
         click.echo(copy.make_target(partitions))
@@ -97,6 +110,28 @@ def repartition(  # noqa: PLR0913 - they belong together
         click.echo(copy.summary())
 
 
+def _plain(bootstrap: str) -> KafkaConfig:
+    client = "confluent" if find_spec("confluent_kafka") is not None else "kafka-python"
+    try:
+        return KafkaConfig.model_validate({"bootstrap": bootstrap, "topics": "any", "client": client})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _configured(path: Path | None) -> KafkaConfig:
+    if path is None:
+        raise click.UsageError("say with --bootstrap or --config where the brokers are")
+    found = [one for one in load_config(path).inputs.values() if isinstance(one, KafkaConfig)]
+    if not found:
+        raise ConfigError(f"{path} has no input of type kafka")
+    if any((one.bootstrap, one.security) != (found[0].bootstrap, found[0].security) for one in found):
+        raise ConfigError(
+            f"{path} has inputs of several Kafka clusters: name one that has inputs of this one only"
+        )
+    return found[0]
+
+
 class Copy:
     """One copying of a topic."""
 
@@ -105,8 +140,8 @@ class Copy:
         self._config, self._source, self._target, self._field = config, source, target, field
         self._follow = follow
         self._read = field_reader(field)
-        name = f"evalgauge-repartition-{source}-{target}"
-        self._identity = Identity(name, _TRANSACTION_TIMEOUT, name)
+        self._name = f"evalgauge-repartition-{source}-{target}"
+        self._identity = Identity(self._name, _TRANSACTION_TIMEOUT, self._name)
         self._library: Library | None = None
         self._cluster: Cluster | None = None
         self._client: Client | None = None
@@ -124,18 +159,17 @@ class Copy:
 
     def make_target(self, partitions: int | None) -> str:
         """See that there is a source, and a target with so many partitions. Raises `EvalgaugeError`."""
-        from evalgauge.collectors.kafka_command import connected  # noqa: PLC0415 - that module knows this one
-
-        with connected(self._config.bootstrap) as admin:
-            self._library = _library(self._config)
-            there = self._topics()
-            if self._source not in there:
-                raise EvalgaugeError(
-                    f"there is no topic `{self._source}` at {', '.join(self._config.bootstrap)}"
-                )
-            if self._target not in there:
-                partitions = partitions or len(there[self._source].partitions)
-            said = created(admin, Topic(self._target, partitions))
+        self._library = open_library(self._config, "repartition")
+        there = self._topics()
+        if self._source not in there:
+            raise EvalgaugeError(f"there is no topic `{self._source}` at {', '.join(self._config.bootstrap)}")
+        if self._target not in there:
+            partitions = partitions or len(there[self._source].partitions)
+        wanted = Topic(self._target, partitions)
+        try:
+            said = asked(self._config, self._name, lambda admin: created(admin, wanted))
+        except Unavailable as error:
+            raise EvalgaugeError(f"Kafka at {', '.join(self._config.bootstrap)}: {error}") from error
         self._width = len(self._topics()[self._target].partitions)
         return said
 
@@ -293,16 +327,6 @@ class Copy:
             if one is not None:
                 one.close()
         sys.stdout.flush()
-
-
-def _library(config: KafkaConfig) -> Library:
-    if config.client == "confluent":
-        from evalgauge.collectors.kafka_fast import FastLibrary  # noqa: PLC0415 - an extra
-
-        return FastLibrary(config, "repartition")
-    from evalgauge.collectors.kafka_pure import PureLibrary  # noqa: PLC0415 - an extra
-
-    return PureLibrary(config, "repartition")
 
 
 @lru_cache(maxsize=1 << 16)
