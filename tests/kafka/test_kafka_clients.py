@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from evalgauge.collectors.kafka_client import Batch, Client, Cluster
-    from evalgauge.collectors.kafka_watch import Library
+    from evalgauge.collectors.kafka_store import Library
     from tests.conftest import MakeTopic
     from tests.parts.kafka import Kafka
 
@@ -284,20 +284,32 @@ def test_a_cluster_that_is_not_there_is_unavailable(make: Callable[[KafkaConfig,
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("what", ["cluster", "transactions"])
 @pytest.mark.parametrize("make", LIBRARIES, ids=["kafka-python", "confluent"])
 def test_a_broker_that_takes_connections_and_says_nothing_is_unavailable(
-    make: Callable[[KafkaConfig, str], Library], tls: bool
+    make: Callable[[KafkaConfig, str], Library], what: str, tls: bool
 ) -> None:
     """In a time that is bounded, and no thread goes on waiting for it."""
     before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        config = {"bootstrap": f"127.0.0.1:{silent.getsockname()[1]}", "topics": "any"}
-        library = make(KafkaConfig.model_validate(config | {"security": {"tls": {}} if tls else {}}), "in")
+        config = KafkaConfig.model_validate(
+            {
+                "bootstrap": f"127.0.0.1:{silent.getsockname()[1]}",
+                "topics": "any",
+                "group": {"id": "any", "transaction_timeout": "5s", "session_timeout": "6s"},
+                "security": {"tls": {}} if tls else {},
+            }
+        )
+        library = make(config, "in")
         found: list[str] = []
 
         def look() -> None:
             try:
-                library.cluster().topics(["any"])
+                if what == "cluster":
+                    library.cluster().topics(["any"])
+                else:
+                    with closing(library.transactions("r1")) as transactions:
+                        transactions.begin()
             except Unavailable as error:
                 found.append(str(error))
 

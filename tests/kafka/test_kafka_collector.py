@@ -208,12 +208,13 @@ def test_events_of_each_partition_arrive_in_order(log: Log, topic: str, reading:
         assert reading.sink.lines(f"{topic}/{number}") == events(number * 5000, number * 5000 + 3000)
 
 
-def test_of_what_is_held_back_the_largest_goes_first(
+def test_of_what_is_held_back_the_largest_goes_first_and_nothing_waits_for_long(
     log: Log, topic: str, reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the engine is busy chunks fill up, within a bound for all partitions together."""
     held = 20_000
     monkeypatch.setattr(collector, "_HELD_BYTES", held)
+    monkeypatch.setattr(collector, "_OLDEST", 1e9)
     log.create(topic, 4)
     written = [events(number * 5000, number * 5000 + 500 * (number + 1)) for number in range(4)]
     for number, some in enumerate(written):
@@ -230,7 +231,7 @@ def test_of_what_is_held_back_the_largest_goes_first(
     until(lambda: size - sum(sizes()) <= held, "all but what may be held back", 90)
     assert min(sizes()) > held / 4
     assert sum(sizes()) < size
-    reading.idle = True
+    monkeypatch.setattr(collector, "_OLDEST", 0.1)
     reading.arrived(sum(map(len, written)))
     for number, some in enumerate(written):
         assert reading.sink.lines(f"{topic}/{number}") == some

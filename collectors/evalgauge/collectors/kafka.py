@@ -47,6 +47,8 @@ _TROUBLE_SHOWN = 10.0
 """Seconds that a complaint of the client is shown after it was last heard."""
 _HELD_BYTES = 32 << 20
 """Most that is kept of all partitions in chunks that are not full: a thousand of them would come to a gigabyte."""
+_OLDEST = 3.0
+"""Seconds that records wait at most for a chunk to fill: a partition with little must not wait for those with much."""
 _UNTIL_END_PATIENCE = 30.0
 """Seconds within which the brokers must answer where reading is to end."""
 
@@ -99,7 +101,8 @@ class KafkaCollector:
         self._client: Client | None = None
         self._view = self._watch.view
         self._readers: dict[Partition, PartitionReader] = {}
-        self._pending: set[Partition] = set()
+        self._pending: dict[Partition, float] = {}
+        """Partitions with records in no chunk yet, and since when; the oldest first."""
         """Partitions of which something was read that may not be handed over yet."""
         self._flushed = 0.0
         self._took: float | None = 0.0
@@ -183,6 +186,7 @@ class KafkaCollector:
             rest = min(2 * (self._took or 0.0), _REST)
             if since > rest and (not polled.batches or since > _LINGER):
                 self._flush()
+        self._hand_over_the_oldest()
         self._hold_no_more_than(_HELD_BYTES)
 
     def _room(self, client: Client) -> bool:
@@ -205,7 +209,9 @@ class KafkaCollector:
                     self._keys.see(batch)
                 for chunk in reader.add(batch):
                     self._handover.put(chunk)
-                self._pending.add(batch.partition)
+                    self._pending.pop(batch.partition, None)
+                if reader.pending:
+                    self._pending.setdefault(batch.partition, time.monotonic())
         if polled.trouble:
             if self._trouble[0] != polled.trouble:
                 _log.warning("input %s: %s", self._context.name, polled.trouble)
@@ -215,6 +221,14 @@ class KafkaCollector:
             number = self._watch.ask_again(polled.strayed)
             self._not_before |= dict.fromkeys(polled.strayed, number)
 
+    def _hand_over_the_oldest(self) -> None:
+        while self._pending:
+            partition, since = next(iter(self._pending.items()))
+            if time.monotonic() - since < _OLDEST:
+                return
+            del self._pending[partition]
+            self._handover.put(self._readers[partition].take())
+
     def _hold_no_more_than(self, limit: int) -> None:
         """Hand over the largest of the chunks that are not full, while they come to more."""
         sizes = {partition: self._readers[partition].size for partition in self._pending}
@@ -222,8 +236,8 @@ class KafkaCollector:
         while total > limit:
             largest = max(sizes, key=sizes.__getitem__)
             total -= sizes.pop(largest)
+            del self._pending[largest]
             self._handover.put(self._readers[largest].take())
-            self._pending.discard(largest)
 
     def _flush(self) -> None:
         for partition in self._pending:
@@ -238,7 +252,7 @@ class KafkaCollector:
         """Read these no more; remember the place after what was handed over."""
         for partition in partitions:
             reader = self._readers.pop(partition, None)
-            self._pending.discard(partition)
+            self._pending.pop(partition, None)
             if reader is not None:
                 self._places[str(partition)] = reader.place
             self._context.status.positions.pop(str(partition), None)

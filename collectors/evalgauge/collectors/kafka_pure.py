@@ -43,8 +43,10 @@ _CONNECT = 5.0
 _REQUEST = 5.0
 _CLOSE = 1.0
 """Seconds, each at most."""
-_MADE = 15.0
-"""Seconds until a client that is not made is given up; its own limits come before, where it has them."""
+_BEYOND = 10.0
+"""Seconds beyond its own limit after which a client that is not made is given up."""
+_CAUSES = 3.0
+"""Seconds that are spent on finding out why brokers do not let us in."""
 
 _OURS = {
     **dict.fromkeys(("bootstrap_servers",), "the input has `bootstrap`"),
@@ -218,11 +220,14 @@ def connected(kind: Any, options: dict[str, Any], connection: dict[str, Any] | N
     _HEARD.last = ""
     try:
         # A broker that takes a connection and is silent while TLS begins is waited for without an end.
-        return within(_MADE, lambda: kind(**options, kafka_client=network))
+        limit = options.get("bootstrap_timeout_ms", 0) / 1000 + _BEYOND
+        return within(limit, lambda: kind(**options, kafka_client=network))
     except BaseException as error:
         # What could not connect is left behind with its thread, which would go on trying for ever.
         for one in networks:
-            with suppress(Overdue):
+            with suppress(
+                Exception
+            ):  # such as that somebody else is waiting in it, who is told to end by this
                 within(_CLOSE, one.close)
         if isinstance(error, Overdue):
             raise Unavailable(_cause(connection or options) or str(error)) from error
@@ -237,8 +242,11 @@ def connected(kind: Any, options: dict[str, Any], connection: dict[str, Any] | N
 
 def _cause(options: dict[str, Any]) -> str:
     """Why none of the brokers lets us in; kafka-python says only that none did."""
-    found = []
+    found: list[str] = []
+    end = time.monotonic() + _CAUSES
     for address in options["bootstrap_servers"]:
+        if time.monotonic() > end:
+            break
         host, _, port = address.rpartition(":")
         host = host.strip("[]")
         try:

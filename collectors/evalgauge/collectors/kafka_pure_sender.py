@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from evalgauge.collectors.kafka_client import Partition, Record, Unavailable, too_large
-from evalgauge.collectors.kafka_pure import connection_options, quiet
+from evalgauge.collectors.kafka_pure import connected, connection_options, quiet
 from evalgauge.collectors.kafka_sender import superseded
 from evalgauge.core import failpoints
 from evalgauge.core.errors import EvalgaugeError
@@ -67,10 +67,7 @@ class PureSender:
     def begin(self) -> None:
         """Be the only one."""
         self._discard()
-        try:
-            producer = kafka.KafkaProducer(**self._options)
-        except (errors.KafkaError, OSError) as error:
-            raise Unavailable(_why(error)) from error
+        producer = connected(kafka.KafkaProducer, self._options)
         try:
             producer.init_transactions()
         except errors.KafkaError as error:
@@ -149,7 +146,7 @@ class PureSender:
         group = self._identity.group
         try:
             if self._admin is None:
-                self._admin = kafka.KafkaAdminClient(**self._connection)
+                self._admin = connected(kafka.KafkaAdminClient, self._connection)
             found = self._admin.list_group_offsets({group: [_tp(one) for one in partitions]})[group]
         except (errors.KafkaError, OSError) as error:
             raise Unavailable(_why(error)) from error

@@ -21,7 +21,7 @@ from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_keys import field_reader, record_texts
 from evalgauge.collectors.kafka_records import RecordFormat, body_of
 from evalgauge.collectors.kafka_sender import Identity, Outgoing, open_sender
-from evalgauge.collectors.kafka_topics import Topic, created
+from evalgauge.collectors.kafka_topics import MAKING_SECONDS, Topic, created
 from evalgauge.core.commands import options
 from evalgauge.core.config import load_config
 from evalgauge.core.errors import ConfigError, EvalgaugeError
@@ -96,8 +96,12 @@ def repartition(  # noqa: PLR0913, PLR0917 - they belong together
     """
     if source == target:
         raise click.UsageError("a topic cannot be copied to itself: give TARGET another name")
-    config = _configured(config_path) if bootstrap is None else _plain(bootstrap)
-    config = config.model_copy(update={"topics": [source, target], "topic_pattern": None, "group": None})
+    if bootstrap is not None:
+        config = _plain(bootstrap, source, target)
+    else:
+        found = _configured(config_path)
+        topics = _plain(found.bootstrap, source, target).topics  # looked at there
+        config = found.model_copy(update={"topics": topics, "topic_pattern": None, "group": None})
     copy = Copy(config, source, target, field, follow=follow)
     try:
         click.echo(copy.make_target(partitions))
@@ -110,10 +114,10 @@ def repartition(  # noqa: PLR0913, PLR0917 - they belong together
         click.echo(copy.summary())
 
 
-def _plain(bootstrap: str) -> KafkaConfig:
+def _plain(bootstrap: str | list[str], *topics: str) -> KafkaConfig:
     client = "confluent" if find_spec("confluent_kafka") is not None else "kafka-python"
     try:
-        return KafkaConfig.model_validate({"bootstrap": bootstrap, "topics": "any", "client": client})
+        return KafkaConfig.model_validate({"bootstrap": bootstrap, "topics": list(topics), "client": client})
     except ValidationError as error:
         first = error.errors()[0]
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -167,7 +171,7 @@ class Copy:
             partitions = partitions or len(there[self._source].partitions)
         wanted = Topic(self._target, partitions)
         try:
-            said = asked(self._config, self._name, lambda admin: created(admin, wanted))
+            said = asked(self._config, self._name, lambda admin: created(admin, wanted), MAKING_SECONDS)
         except Unavailable as error:
             raise EvalgaugeError(f"Kafka at {', '.join(self._config.bootstrap)}: {error}") from error
         self._width = len(self._topics()[self._target].partitions)

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 TOPIC_SECONDS = 10
 """How long a new topic may take to have its leaders."""
+MAKING_SECONDS = ANSWER_SECONDS + 2 * TOPIC_SECONDS
+"""How long it may take to make one and to look at it."""
 ALREADY_EXISTS = 36
 """Kafka's error code."""
 _UNKNOWN = 3
@@ -198,4 +200,4 @@ def make_topics(config: KafkaConfig, name: str, wanted: Sequence[tuple[Topic, To
         for best, essential in wanted:
             _log.info("input %s: %s", name, created(admin, best, essential))
 
-    asked(config, name, make, ANSWER_SECONDS + 2 * TOPIC_SECONDS * len(wanted))
+    asked(config, name, make, MAKING_SECONDS * len(wanted))

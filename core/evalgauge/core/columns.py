@@ -161,7 +161,7 @@ class Columns:
             else:
                 # Packed from a list it takes half the time that NumPy needs to fill an array from an iterator.
                 numbers = list(map(encoder.__getitem__, self.raw(field)))
-                found = np.frombuffer(struct.pack(f"{self.n}n", *numbers), np.intp)
+                found = np.frombuffer(bytearray(struct.pack(f"{self.n}n", *numbers)), np.intp)
             self._codes[field] = found
         return found, encoder.texts
 
@@ -276,6 +276,6 @@ def _is_number(value: object) -> bool:
 
 def _floats(values: list[Any]) -> NDArray[np.float64]:
     try:  # the quick way knows no None
-        return np.frombuffer(struct.pack(f"{len(values)}d", *values), np.float64)
+        return np.frombuffer(bytearray(struct.pack(f"{len(values)}d", *values)), np.float64)
     except struct.error:
         return np.array(values, np.float64)

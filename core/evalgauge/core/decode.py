@@ -318,7 +318,7 @@ class CloudEventsShape:
         return msgspec.json.Decoder(Union[tuple(structs)] if structs else Literal[""])  # noqa: UP007 - made at run time
 
     def _knowing_decoder(self, texts: Mapping[tuple[str, str], tuple[str, ...]]) -> msgspec.json.Decoder[Any]:
-        for struct in self._knowing:  # of an earlier one no event is left
+        for struct in self._knowing:  # of an earlier one no event is left that is not in its group
             del self._reader_of[struct]
         before = set(self._reader_of)
         decoder = self._decoder_of(texts)
