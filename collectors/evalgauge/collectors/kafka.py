@@ -103,7 +103,6 @@ class KafkaCollector:
         self._readers: dict[Partition, PartitionReader] = {}
         self._pending: dict[Partition, float] = {}
         """Partitions with records in no chunk yet, and since when; the oldest first."""
-        """Partitions of which something was read that may not be handed over yet."""
         self._flushed = 0.0
         self._took: float | None = 0.0
         """Seconds that the engine took for what was handed over last; None while it is at it."""

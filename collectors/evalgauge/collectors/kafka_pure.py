@@ -225,9 +225,8 @@ def connected(kind: Any, options: dict[str, Any], connection: dict[str, Any] | N
     except BaseException as error:
         # What could not connect is left behind with its thread, which would go on trying for ever.
         for one in networks:
-            with suppress(
-                Exception
-            ):  # such as that somebody else is waiting in it, who is told to end by this
+            # Where the call that is given up still waits in it, closing says so, and ends that wait.
+            with suppress(Exception):
                 within(_CLOSE, one.close)
         if isinstance(error, Overdue):
             raise Unavailable(_cause(connection or options) or str(error)) from error
