@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from tests.group.harness import INPUT, Group, configuration
 from tests.parts.part import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.group.replica import Replica
     from tests.parts.kafka import Kafka
 
@@ -52,6 +54,18 @@ def readers(group: Group) -> list[Replica]:
     return [
         one for one in group.running() if "evalgauge_input_partition_lag_events{" in (one.metrics() or "")
     ]
+
+
+@contextmanager
+def ended_after_one(kafka: Kafka, topic: str, folder: Path) -> Iterator[tuple[Group, Replica]]:
+    """A group whose only replica has counted one event, and has ended."""
+    make_topic(kafka.bootstrap, topic, 1)
+    config = configuration(chance("one"), kafka.bootstrap, topic)
+    with Group(kafka.bootstrap, topic, folder, config, 1, watch=False) as group:
+        send(kafka.bootstrap, topic, judgment(1))
+        until(lambda: total(group, "judgment_executions_total") == 1, "the event", SECONDS)
+        group.replicas["r1"].end()
+        yield group, group.replicas["r1"]
 
 
 def test_replicas_that_find_no_partition_wait_and_take_over(kafka: Kafka, topic: str, tmp_path: Path) -> None:
@@ -194,13 +208,7 @@ def test_positions_without_state_are_an_error_that_counts_nothing(
     kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
     """To go on would start all counters at zero, and nobody would know."""
-    make_topic(kafka.bootstrap, topic, 1)
-    config = configuration(chance("lost"), kafka.bootstrap, topic)
-    with Group(kafka.bootstrap, topic, tmp_path, config, 1, watch=False) as group:
-        replica = group.replicas["r1"]
-        send(kafka.bootstrap, topic, judgment(1))
-        until(lambda: total(group, "judgment_executions_total") == 1, "the event", SECONDS)
-        replica.end()
+    with ended_after_one(kafka, topic, tmp_path) as (_, replica):
         path = replica._config
         path.write_text(
             path.read_text().replace("session_timeout", f"changelog: {topic}-other\n      session_timeout")
@@ -214,13 +222,7 @@ def test_state_without_positions_is_an_error_that_counts_nothing(
     kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
     """Brokers forget a group that is away for long: to begin anew would count everything twice."""
-    make_topic(kafka.bootstrap, topic, 1)
-    config = configuration(chance("forgotten"), kafka.bootstrap, topic)
-    with Group(kafka.bootstrap, topic, tmp_path, config, 1, watch=False) as group:
-        replica = group.replicas["r1"]
-        send(kafka.bootstrap, topic, judgment(1))
-        until(lambda: total(group, "judgment_executions_total") == 1, "the event", SECONDS)
-        replica.end()
+    with ended_after_one(kafka, topic, tmp_path) as (group, replica):
         group.await_members()
         with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
             admin.delete_groups([group.id])
@@ -259,7 +261,7 @@ def test_a_topic_in_which_state_would_be_lost_is_refused_at_start(
     """What was there before us is compared, and left as it is."""
     make_topic(kafka.bootstrap, topic, 1)
     config = configuration(chance("unsound"), kafka.bootstrap, topic)
-    config["inputs"]["judgments"]["deduplicate"] = True
+    config["inputs"][INPUT]["deduplicate"] = True
     with Group(kafka.bootstrap, topic, tmp_path, config, 0, watch=False) as group:
         with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as admin:
             wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": settings}
@@ -273,13 +275,7 @@ def test_a_topic_in_which_state_would_be_lost_is_refused_at_start(
 
 def test_a_changelog_with_records_of_others_is_refused(kafka: Kafka, topic: str, tmp_path: Path) -> None:
     """Somebody else writes to it: nothing that is read from it can be relied upon."""
-    make_topic(kafka.bootstrap, topic, 1)
-    config = configuration(chance("foreign"), kafka.bootstrap, topic)
-    with Group(kafka.bootstrap, topic, tmp_path, config, 1, watch=False) as group:
-        replica = group.replicas["r1"]
-        send(kafka.bootstrap, topic, judgment(1))
-        until(lambda: total(group, "judgment_executions_total") == 1, "the event", SECONDS)
-        replica.end()
+    with ended_after_one(kafka, topic, tmp_path) as (group, replica):
         client = Client({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
         client.produce(f"{group.id}-changelog", b"{}", b"user-17", Owner("replica", "r1").slot)
         assert client.flush(60) == 0
@@ -317,7 +313,7 @@ metrics:
 
     make_topic(kafka.bootstrap, topic, 2)
     config = configuration(chance("gauge"), kafka.bootstrap, topic, packs=[str(pack)])
-    config["inputs"]["judgments"]["deduplicate"] = True
+    config["inputs"][INPUT]["deduplicate"] = True
     with Group(kafka.bootstrap, topic, tmp_path / "group", config, 2, watch=False) as group:
         for partition in range(2):
             send(

@@ -220,13 +220,16 @@ class KafkaCollector:
             number = self._watch.ask_again(polled.strayed)
             self._not_before |= dict.fromkeys(polled.strayed, number)
 
+    def _hand_over(self, partition: Partition) -> None:
+        del self._pending[partition]
+        self._handover.put(self._readers[partition].take())
+
     def _hand_over_the_oldest(self) -> None:
         while self._pending:
             partition, since = next(iter(self._pending.items()))
             if time.monotonic() - since < _OLDEST:
                 return
-            del self._pending[partition]
-            self._handover.put(self._readers[partition].take())
+            self._hand_over(partition)
 
     def _hold_no_more_than(self, limit: int) -> None:
         """Hand over the largest of the chunks that are not full, while they come to more."""
@@ -235,15 +238,11 @@ class KafkaCollector:
         while total > limit:
             largest = max(sizes, key=sizes.__getitem__)
             total -= sizes.pop(largest)
-            del self._pending[largest]
-            self._handover.put(self._readers[largest].take())
+            self._hand_over(largest)
 
     def _flush(self) -> None:
-        for partition in self._pending:
-            reader = self._readers[partition]
-            if reader.pending:
-                self._handover.put(reader.take())
-        self._pending.clear()
+        for partition in list(self._pending):
+            self._hand_over(partition)
         self._flushed = time.monotonic()
         self._took = None
 

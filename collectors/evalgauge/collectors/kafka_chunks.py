@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FULL_BYTES = 4 << 20
 FULL_RECORDS = 16_000
-"""A chunk is full from either on: as many events as the engine looks at together."""
+"""A chunk is full from either on: about as many events as the engine looks at together."""
 
 
 class _Part(NamedTuple):

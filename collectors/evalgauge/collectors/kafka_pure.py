@@ -225,8 +225,8 @@ def connected(kind: Any, options: dict[str, Any], connection: dict[str, Any] | N
     except BaseException as error:
         # What could not connect is left behind with its thread, which would go on trying for ever.
         for one in networks:
-            # Where the call that is given up still waits in it, closing says so, and ends that wait.
-            with suppress(Exception):
+            # Where the call that is given up still waits in it, closing ends that wait, and raises RuntimeError.
+            with suppress(Overdue, RuntimeError):
                 within(_CLOSE, one.close)
         if isinstance(error, Overdue):
             raise Unavailable(_cause(connection or options) or str(error)) from error

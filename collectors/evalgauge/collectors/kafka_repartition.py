@@ -100,7 +100,7 @@ def repartition(  # noqa: PLR0913, PLR0917 - they belong together
         config = _plain(bootstrap, source, target)
     else:
         found = _configured(config_path)
-        topics = _plain(found.bootstrap, source, target).topics  # looked at there
+        topics = _plain(found.bootstrap, source, target).topics  # which checks the names
         config = found.model_copy(update={"topics": topics, "topic_pattern": None, "group": None})
     copy = Copy(config, source, target, field, follow=follow)
     try:
