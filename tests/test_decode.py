@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
-from typing import Any
+import types
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalgauge.core.decode import CloudEventsShape, Decoded, decode
+from evalgauge.core.decode import BadEvent, CloudEventsShape, decode
 from evalgauge.core.event import Limits, Reason
 from evalgauge.core.lines import depth_of
 from tests.engine_helpers import event, lab, lines, pack_of
+
+if TYPE_CHECKING:
+    from evalgauge.core.shape import Decoded
 
 SHAPES = {True: CloudEventsShape(lab().events), False: CloudEventsShape({"lab.run": lab().events["lab.run"]})}
 """Several types, and one alone, which is decoded without a tag."""
@@ -211,6 +216,23 @@ metrics:
     assert [accepted({"basket": basket}) for basket in baskets] == [False, *[True] * 5]
     assert not accepted({})
     assert [accepted({"basket": 1, "size": size}) for size in (0, 1, None)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "line", [run(kind="z"), run(took_ms="5"), one(type="no.such"), b"[1]", b"{]}", run()[:-9]]
+)
+def test_what_was_found_holds_nothing_of_how(line: bytes) -> None:
+    """An exception that is kept keeps its frames, and these a whole piece, until the collector of cycles comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        refusals = decode(SHAPES[True], b"\n".join([run(), line, run()]), Limits(), 0).refusals
+        left = [
+            type(one).__name__ for one in gc.get_objects() if isinstance(one, BadEvent | types.TracebackType)
+        ]
+    finally:
+        gc.enable()
+    assert (len(refusals), left) == (1, [])
 
 
 # However lines stand together

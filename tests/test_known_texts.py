@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core import known_texts
-from evalgauge.core.decode import CloudEventsShape
+from evalgauge.core.decode import CloudEventsShape, decode
+from evalgauge.core.event import Limits
 from evalgauge.core.known_texts import KnownTexts
 from evalgauge.core.mapped import MappedShape
 from tests.engine_helpers import Lab, event, lab, lines, mapping_of, one_by_one
@@ -67,7 +68,7 @@ def test_known_or_not_the_events_are_equal(pieces: list[list[str | None]]) -> No
         )
         for shape, found in ((native, told), (foreign, own)):
             events = shape.events(body_of(found), len(found))
-            expected = shape.decoder().decode_lines(body_of(found))
+            expected = [shape.decode(line) for line in found]
             assert events is not None
             assert list(map(msgspec.to_builtins, events)) == list(map(msgspec.to_builtins, expected))
 
@@ -81,6 +82,32 @@ def test_texts_are_one_object_once_they_are_known() -> None:
     one, two = shape.events(body, 2) or []
     assert one.data.f_who is two.data.f_who
     assert one.source is two.source
+
+
+def test_a_piece_with_a_bad_line_teaches_and_is_decoded_as_others_are() -> None:
+    """What is refused costs the others nothing of what is known; a text that is new is taken and learnt."""
+    shape = CloudEventsShape(dict(lab().events))
+    bad = b'{"id": 1}\n'
+
+    def decoded(*who: str) -> list[Any]:
+        body = body_of(lines(*(event(number, who=name) for number, name in enumerate(who)))) + bad
+        found = decode(shape, body, Limits(), 0)
+        assert [one.line for one in found.refusals] == [len(who)]
+        events = found.groups[0][1]
+        assert [one.data.f_who for one in events] == list(who)
+        return events
+
+    for _ in range(known_texts.STEADY + 1):
+        decoded("ann", "bob")
+    one, two = decoded("ann", "ann")
+    assert one.data.f_who is two.data.f_who
+    knowing = shape.decoder()
+    decoded("ann", "cid", "bob")
+    assert shape.decoder() is not knowing
+    for _ in range(2 * known_texts.STEADY + 1):
+        decoded("cid")
+    one, two = decoded("cid", "cid")
+    assert one.data.f_who is two.data.f_who
 
 
 def test_few_events_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

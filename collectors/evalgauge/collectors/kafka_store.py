@@ -101,6 +101,7 @@ class KafkaStore:
         self._keys: dict[str, set[bytes]] = {}
         """Meaning → keys of the replica's records, to delete them by."""
         self._metrics: dict[str, str] = {}
+        self._version = version("evalgauge")
         self._dropped: list[str] = []
         """Meanings to delete with the next transaction."""
         self._new: dict[Partition, int] = {}
@@ -366,7 +367,7 @@ class KafkaStore:
         gone = set(self._dropped)
         metrics = self._metrics | {info.meaning: info.metric for info in commit.tables}
         said = Said(
-            commit.time, version("evalgauge"), {key: name for key, name in metrics.items() if key not in gone}
+            commit.time, self._version, {key: name for key, name in metrics.items() if key not in gone}
         )
         yield Record(topic, replica.slot, key_of(replica), msgspec.json.encode(said))
         for partition, digests in commit.digests.items():

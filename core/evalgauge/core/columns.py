@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evalgauge.core.payload import examine
 from evalgauge.core.series import Encoder, ScalarEncoder, passing
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.pack.model import EventSpec, QualityRule
+    from evalgauge.core.payload import Payloads
     from evalgauge.core.reading import Path
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,8 +42,8 @@ class FieldReader:
     offset: float | None = None
     default: float | None = None
     """Number fields: for absent values."""
-    empty: Callable[[Any], bool] | None = None
-    """Payload fields: whether a value is empty (text, list or object)."""
+    payload: bool = False
+    """The value is JSON of any kind, and not decoded."""
     scalar: bool = False
     """The value may be any JSON scalar, whatever the field's type."""
 
@@ -93,6 +95,7 @@ class Columns:
         self._raw: dict[str, list[Any]] = {}
         self._codes: dict[str, NDArray[np.intp]] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._examined: dict[str, Payloads] = {}
         self._broken: dict[str, NDArray[np.bool_]] | None = None
         self._forced: dict[str, str] = {}
         self._ids: list[str] | None = None
@@ -127,18 +130,12 @@ class Columns:
         return self.reader.fields[field].number
 
     def raw(self, field: str) -> list[Any]:
-        """The values as decoded, None where absent."""
+        """The values as decoded, None where absent; payloads as `Raw`, null among them."""
         found = self._raw.get(field)
         if found is None:
             reader = self.reader.fields[field]
-            if reader.path is None:
-                found = [reader.constant] * self.n
-            else:
-                found = reader.path.column(self._bodies())
-                if reader.empty is not None:
-                    found = [
-                        None if value is None or bytes(value).strip() == b"null" else value for value in found
-                    ]
+            path = reader.path
+            found = [reader.constant] * self.n if path is None else path.column(self._bodies())
             self._raw[field] = found
         return found
 
@@ -201,10 +198,16 @@ class Columns:
         reader = self.reader.fields[field]
         if reader.number:
             return ~np.isnan(self.numbers(field))
-        if reader.empty is not None:
-            return np.array([value is not None for value in self.raw(field)], np.bool_)
+        if reader.payload:
+            return self._payloads(field).there
         codes, texts = self.codes(field)
         return passing(codes, texts, lambda text: text is not None)
+
+    def _payloads(self, field: str) -> Payloads:
+        found = self._examined.get(field)
+        if found is None:
+            found = self._examined[field] = examine(self.raw(field))
+        return found
 
     def times(self) -> NDArray[np.int64]:
         """Event times (n,) in microseconds since 1970; the arrival where an event has none."""
@@ -254,10 +257,8 @@ class Columns:
         if rule.present or rule.not_empty:
             result |= ~self.present(rule.field)
         if rule.not_empty and not reader.number:
-            if reader.empty is not None:
-                result |= np.array(
-                    [value is not None and reader.empty(value) for value in self.raw(rule.field)], np.bool_
-                )
+            if reader.payload:
+                result |= self._payloads(rule.field).empty
             else:
                 codes, texts = self.codes(rule.field)
                 result |= passing(codes, texts, lambda text: text == "")

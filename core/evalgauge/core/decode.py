@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
-from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import msgspec
 import numpy as np
 
+from evalgauge.core.careful import REFUSED, Careful, group
 from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
-from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
+from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason
 from evalgauge.core.filters import text_of
 from evalgauge.core.known_texts import KnownTexts, known
-from evalgauge.core.lines import Lines, has_returns, survey, too_deep
+from evalgauge.core.lines import has_returns, survey, too_deep
 from evalgauge.core.reading import Path
+from evalgauge.core.shape import Decoded, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,14 +28,19 @@ if TYPE_CHECKING:
     from evalgauge.core.columns import Columns
     from evalgauge.core.pack.model import EventSpec, FieldSpec, Pack
 
-_BLOCK = 32
-"""Lines that are tried together where a piece has bad ones."""
-_INDEX, _BYTE = re.compile(r" at `\$\[(\d{1,9})\][^`]*`$"), re.compile(r"\(byte (\d{1,9})\)$")
-"""Where msgspec's errors say which of the lines, or which byte, is at fault: at the end, since they quote the event."""
-_EMPTY_JSON = re.compile(rb'\s*(?:""|\{\s*\}|\[\s*\])\s*')
-
 LARGEST = {"integer": 2**63 - 1, "number": sys.float_info.max}
 """Field type → the largest magnitude it holds."""
+
+_JSON_KINDS: dict[type, str] = {
+    bool: "boolean",
+    str: "string",
+    int: "number",
+    float: "number",
+    dict: "object",
+    list: "array",
+}
+_KIND_OF = {"string": "string", "boolean": "boolean", "number": "number", "integer": "number"}
+"""Field type → what JSON calls its values."""
 
 LONGEST = 1024
 """Characters of an id or a source."""
@@ -44,47 +48,16 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-@dataclass(slots=True)
-class Decoded:
-    """What a piece of a chunk held: accepted events by type, each with their lines, and what was refused."""
-
-    received: int = 0
-    lines: int = 0
-    """Lines of the piece, blank ones included."""
-    groups: list[tuple[TypeReader, list[Any], NDArray[np.int64]]] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-
-
 class BadEvent(Exception):  # noqa: N818 - a signal, not a fault
-    """One event is refused: reason, a sentence that explains it, and its declared type if it has one."""
+    """One event is refused.
+
+    It ends where it is caught, and only what was found goes on: an exception that a caller holds is held by the frame
+    that it holds, and with these frames the events of a whole piece, until the collector of cycles comes by.
+    """
 
     def __init__(self, reason: Reason, detail: str, type_: str = UNKNOWN_TYPE_LABEL) -> None:
         super().__init__(detail)
-        self.reason, self.detail, self.type = reason, detail, type_
-
-
-class Shape(Protocol):
-    """One shape of incoming events: the CloudEvents envelope, or what a mapping describes."""
-
-    least_brackets: int
-    """Objects and lists that every event of this shape has, itself included."""
-
-    def events(self, body: bytes | memoryview, count: int) -> list[Any] | None:
-        """The events of `count` plain lines; None where the lines are not one event each."""
-
-    def decoder(self) -> msgspec.json.Decoder[Any]:
-        """Decodes lines with `decode_lines`. It may refuse what `decode` accepts, never the other way round."""
-
-    def decode(self, line: bytes) -> Any:
-        """Decode one line. Raises `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`."""
-
-    def explain(self, line: bytes) -> BadEvent | None:
-        """Why a line is refused, judged slowly and with care; None where nothing is wrong with it."""
-
-    def group(
-        self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
-    ) -> Iterable[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
-        """Events by type. Lines that only now turn out to be wrong are added to `bad`."""
+        self.finding = Finding(reason, detail, type_)
 
 
 def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: int) -> Decoded:
@@ -95,7 +68,7 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
         if events is not None and not too_deep(body, lines, limits, shape.least_brackets):
             decoded = Decoded(received=len(events), lines=len(events))
             numbers = np.arange(first_line, first_line + len(events), dtype=np.int64)
-            _group(decoded, shape, events, numbers, body, lines, first_line)
+            group(decoded, shape, events, numbers, body, lines, first_line)
             return decoded
     elif has_returns(body, lines):
         # Lines of another system: without the return they may all be plain. A refused line loses it, no more.
@@ -103,136 +76,7 @@ def decode(shape: Shape, body: bytes | memoryview, limits: Limits, first_line: i
         lines = survey(body, limits)
     deep = too_deep(body, lines, limits, 0)
     lines.plain[deep] = False
-    return _Careful(shape, body, limits, lines, frozenset(deep), first_line).decoded()
-
-
-def _group(  # noqa: PLR0913, PLR0917 - they belong together
-    decoded: Decoded,
-    shape: Shape,
-    events: list[Any],
-    numbers: NDArray[np.int64],
-    body: bytes | memoryview,
-    lines: Lines,
-    first_line: int,
-) -> None:
-    bad: list[int] = []
-    decoded.groups = list(shape.group(events, numbers, bad))
-    for number in bad:
-        line = number - first_line
-        decoded.refusals.append(_refusal(shape, bytes(body[lines.starts[line] : lines.ends[line]]), number))
-    decoded.refusals.sort(key=lambda refusal: refusal.line)
-
-
-class _Careful:
-    """Decoding of a piece with bad lines in it: by blocks, cut at the line to blame where one does not decode."""
-
-    def __init__(  # noqa: PLR0913, PLR0917 - they belong together
-        self,
-        shape: Shape,
-        body: bytes | memoryview,
-        limits: Limits,
-        lines: Lines,
-        deep: frozenset[int],
-        first_line: int,
-    ) -> None:
-        self._shape, self._body, self._limits, self._lines = shape, body, limits, lines
-        self._deep = deep
-        """Lines that are nested too deep."""
-        self._first = first_line
-        self._decode = shape.decoder().decode_lines
-        self._starts, self._ends = lines.starts.tolist(), lines.ends.tolist()
-        self._odd = np.flatnonzero(~lines.plain).tolist()
-        """Lines that are not plain."""
-        self._result = Decoded(lines=len(lines.ends))
-        self._events: list[Any] = []
-        self._good = np.zeros(len(lines.ends), np.bool_)
-        """The lines whose events were taken."""
-
-    def decoded(self) -> Decoded:
-        """All lines, each judged for itself."""
-        count = len(self._ends)
-        for start in range(0, count, _BLOCK):
-            self._take(start, min(start + _BLOCK, count))
-        self._result.received = len(self._events) + len(self._result.refusals)
-        numbers = np.flatnonzero(self._good) + self._first
-        _group(self._result, self._shape, self._events, numbers, self._body, self._lines, self._first)
-        return self._result
-
-    def _take(self, first: int, last: int) -> None:
-        while first < last:
-            suspect = self._suspect(first, last)
-            if suspect is None:
-                return
-            # The place may be the one after the fault: then what stands before fails again, and is cut again.
-            self._take(first, suspect)
-            self._judge(suspect)
-            first = suspect + 1
-
-    def _suspect(self, first: int, last: int) -> int | None:
-        """Take lines as a whole; else the line that is probably to blame."""
-        at = bisect_left(self._odd, first)
-        if at < len(self._odd) and self._odd[at] < last:
-            return self._odd[at]
-        begin, end = self._starts[first], self._ends[last - 1]
-        try:
-            events = self._decode(self._body[begin:end])
-        except msgspec.DecodeError as error:
-            text = str(error)
-            if found := _INDEX.search(text):
-                return min(first + int(found[1]), last - 1)
-            # A line that ends too soon is noticed at the first byte of the next.
-            place = begin + int(found[1]) - 1 if (found := _BYTE.search(text)) else -1
-        except UnicodeDecodeError as error:
-            place = bytes(self._body[begin:end]).find(error.object) + begin  # the text that is none
-        except RecursionError:
-            place = -1
-        else:
-            if len(events) == last - first:
-                self._events += events
-                self._good[first:last] = True
-                return None
-            place = -1
-        if place < begin:
-            return (first + last) // 2
-        return min(bisect_right(self._starts, place) - 1, last - 1)
-
-    def _judge(self, line: int) -> None:
-        text = bytes(self._body[self._starts[line] : self._ends[line]])
-        stripped = text.strip(b" \t\r")
-        if not stripped:
-            return
-        finding = self._outer(line, stripped)
-        if finding is None and stripped[:1] + stripped[-1:] != b"{}":
-            finding = self._shape.explain(stripped) or BadEvent(
-                Reason.MALFORMED_JSON, "the line is no single JSON object"
-            )
-        if finding is None:
-            # Decoded first: `explain` looks at what decoding skips too, and neighbours must not decide who is judged.
-            try:
-                self._events.append(self._shape.decode(stripped))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self._result.refusals.append(_refusal(self._shape, text, self._first + line))
-            else:
-                self._good[line] = True
-            return
-        self._result.refusals.append(
-            Refusal(self._first + line, finding.reason, finding.detail, finding.type, text)
-        )
-
-    def _outer(self, line: int, text: bytes) -> BadEvent | None:
-        limits = self._limits
-        if len(text) > limits.event_bytes:
-            detail = f"the event has {len(text)} bytes, {limits.event_bytes} are allowed"
-            return BadEvent(Reason.TOO_LARGE, detail)
-        if line in self._deep:
-            detail = f"objects and lists are nested deeper than {limits.depth} levels"
-            return BadEvent(Reason.TOO_DEEP, detail)
-        return None
-
-
-def _refusal(shape: Shape, text: bytes, line: int) -> Refusal:
-    finding = shape.explain(text) or BadEvent(Reason.WRONG_TYPE, "the event does not have the declared shape")
-    return Refusal(line, finding.reason, finding.detail, finding.type, text)
+    return Careful(shape, body, limits, lines, frozenset(deep), first_line).decoded()
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -264,10 +108,7 @@ def _not_utf8(line: bytes) -> bool:
 
 def json_kind(value: object) -> str:
     """What JSON calls a value's type."""
-    if isinstance(value, bool):
-        return "boolean"
-    kinds: dict[type, str] = {str: "string", int: "number", float: "number", dict: "object", list: "array"}
-    return kinds.get(type(value), "null")
+    return _JSON_KINDS.get(type(value), "null")
 
 
 class CloudEventsShape:
@@ -284,7 +125,7 @@ class CloudEventsShape:
             for name, spec in types.items()
         ]
         self._reader_of: dict[type, TypeReader] = {}
-        """By struct: that of any event, and that of events whose texts are known."""
+        """By struct: that of any event, and that of events whose texts are known. A piece may hold both."""
         self._knowing: list[type] = []
         """The structs of the latter."""
         self._decoder = self._decoder_of({})
@@ -335,8 +176,16 @@ class CloudEventsShape:
         return self._known.events(body, count)
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
-        """Decodes lines into one struct for each event type."""
-        return self._decoder
+        """Decodes lines into one struct for each event type; or into one for events whose texts are known."""
+        return self._known.decoder()
+
+    def reconsider(self, line: bytes) -> None:
+        """Look at an event that was decoded alone: it may have a text that is new."""
+        self._known.reconsider(line)
+
+    def learn(self, events: list[Any]) -> None:
+        """Get to know the texts of a piece."""
+        self._known.learn(events)
 
     def decode(self, line: bytes) -> Any:
         """One event. Raises as msgspec does."""
@@ -351,14 +200,18 @@ class CloudEventsShape:
             if events:
                 yield self._readers[0], events, lines
             return
-        kinds = list(map(type, events))
-        here = set(kinds)
-        for kind, reader in self._reader_of.items():
-            if kind in here:
-                rows = [row for row, have in enumerate(kinds) if have is kind]
-                yield reader, [events[row] for row in rows], lines[rows]
+        readers = list(map(self._reader_of.__getitem__, map(type, events)))
+        here = set(map(id, readers))
+        for reader in self._readers:
+            if id(reader) not in here:
+                continue
+            if len(here) == 1:
+                yield reader, events, lines
+                return
+            rows = [row for row, have in enumerate(readers) if have is reader]
+            yield reader, [events[row] for row in rows], lines[rows]
 
-    def explain(self, line: bytes) -> BadEvent | None:
+    def explain(self, line: bytes) -> Finding | None:
         """Why a line is refused, in the order a person would look: JSON, type, id, source, time, data."""
         type_ = UNKNOWN_TYPE_LABEL
         try:
@@ -367,11 +220,11 @@ class CloudEventsShape:
             type_ = event["type"]
             self._decoder.decode(line)
         except BadEvent as bad:
-            return bad
+            return bad.finding
         except UnicodeDecodeError:
-            return BadEvent(Reason.INVALID_UTF8, "the line is not UTF-8", type_)
-        except (msgspec.DecodeError, RecursionError) as error:
-            return BadEvent(Reason.WRONG_TYPE, str(error), type_)
+            return Finding(Reason.INVALID_UTF8, "the line is not UTF-8", type_)
+        except REFUSED as error:
+            return Finding(Reason.WRONG_TYPE, str(error), type_)
         return None
 
     def judge(self, event: dict[str, Any]) -> None:  # noqa: C901 - one check after the other
@@ -420,8 +273,9 @@ def _judge_field(name: str, spec: FieldSpec, value: Any, type_: str, *, optional
     if spec.type == "any":
         return
     kind = json_kind(value)
-    right = {"string": "string", "boolean": "boolean", "number": "number", "integer": "number"}[spec.type]
-    if kind != right or (spec.type == "integer" and isinstance(value, float) and not value.is_integer()):
+    if kind != _KIND_OF[spec.type] or (
+        spec.type == "integer" and isinstance(value, float) and not value.is_integer()
+    ):
         raise BadEvent(Reason.WRONG_TYPE, f"field `{name}` is a JSON {kind}, not a {spec.type}", type_)
     if spec.enum is not None and value not in spec.enum:
         raise BadEvent(Reason.NOT_IN_ENUM, f"field `{name}` must be one of {', '.join(spec.enum)}", type_)
@@ -482,11 +336,6 @@ def is_number(spec: FieldSpec) -> bool:
     return spec.type in ("number", "integer")
 
 
-def raw_is_empty(value: Any) -> bool:
-    """True for `""`, `{}` and `[]`, the empty values a payload may have."""
-    return _EMPTY_JSON.fullmatch(bytes(value)) is not None
-
-
 def optional_text(value: Any) -> str | None:
     """Label text of a scalar; None stays absent."""
     return None if value is None else text_of(value)
@@ -497,7 +346,7 @@ def _native_fields(spec: EventSpec) -> dict[str, FieldReader]:
     for key, field_spec in spec.fields.items():
         path = Path(f"f_{key}")
         if field_spec.type == "any":
-            readers[key] = FieldReader(path, empty=raw_is_empty)
+            readers[key] = FieldReader(path, payload=True)
         else:
             readers[key] = FieldReader(path, number=is_number(field_spec), translate=optional_text)
     return readers

@@ -30,6 +30,15 @@ class Reason(StrEnum):
     INSTRUMENT_ERROR = "instrument_error"
 
 
+class Finding(NamedTuple):
+    """Why one event is refused, in a word of the list and in a sentence."""
+
+    reason: Reason
+    detail: str
+    type: str = UNKNOWN_TYPE_LABEL
+    """The declared event type, else `_unknown`."""
+
+
 class Refusal(NamedTuple):
     """One refused event: its line in the chunk (from 0), why, and the bytes as they came."""
 

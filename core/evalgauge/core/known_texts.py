@@ -54,14 +54,32 @@ class KnownTexts(Generic[Key]):
                 return events
         events = _decoded(self._plain, body, count)
         if events is not None:
-            if self._knowing is not None:
-                self._knowing, self._steady = None, 0
-                self._enough = min(2 * self._enough, _MOST_STEADY)
-            if count >= FEWEST_EVENTS:
-                self._learn(events)
+            self._forget()
+            self.learn(events)
         return events
 
-    def _learn(self, events: list[Any]) -> None:
+    def decoder(self) -> msgspec.json.Decoder[Any]:
+        """The decoder to try first."""
+        return self._plain if self._knowing is None else self._knowing
+
+    def reconsider(self, line: bytes) -> None:
+        """Look at an event that was decoded some other way: whether it has a text that is new."""
+        if (
+            self._knowing is not None
+            and _decoded(self._knowing, line, 1) is None
+            and _decoded(self._plain, line, 1) is not None
+        ):
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._knowing is not None:
+            self._knowing, self._steady = None, 0
+            self._enough = min(2 * self._enough, _MOST_STEADY)
+
+    def learn(self, events: list[Any]) -> None:
+        """Learn from the events of a piece, unless enough is known."""
+        if self._knowing is not None or len(events) < FEWEST_EVENTS:
+            return
         new = False
         for key, values in self._texts_of(events):
             if key in self._dropped:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
+from evalgauge.core.careful import REFUSED
 from evalgauge.core.columns import Columns, EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.decode import (
     LARGEST,
@@ -23,9 +24,8 @@ from evalgauge.core.decode import (
     json_kind,
     optional_text,
     parse_object,
-    raw_is_empty,
 )
-from evalgauge.core.event import Reason
+from evalgauge.core.event import Finding, Reason
 from evalgauge.core.filters import text_of
 from evalgauge.core.known_texts import KnownTexts, known
 from evalgauge.core.reading import Path
@@ -95,7 +95,15 @@ class MappedShape:
 
     def decoder(self) -> msgspec.json.Decoder[Any]:
         """Decodes the paths that the mapping names; the rest of an object is skipped."""
-        return self._decoder
+        return self._known.decoder()
+
+    def reconsider(self, line: bytes) -> None:
+        """Look at an event that was decoded alone: it may have a text that is new."""
+        self._known.reconsider(line)
+
+    def learn(self, events: list[Any]) -> None:
+        """Get to know the texts of a piece."""
+        self._known.learn(events)
 
     def decode(self, line: bytes) -> Any:
         """One event. A path that only other types read may hold anything in it. Raises as msgspec does."""
@@ -147,15 +155,15 @@ class MappedShape:
         rows = zip(first, *others, strict=True)
         return (None if None in row else separator.join(map(text_of, row)) for row in rows)
 
-    def explain(self, line: bytes) -> BadEvent | None:
+    def explain(self, line: bytes) -> Finding | None:
         """Why a line is refused: first what the mapping cannot read, then what the schema does not allow."""
         try:
             self._native.judge(self.envelope(parse_object(line)))
             self.decode(line)
         except BadEvent as bad:
-            return bad
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return BadEvent(Reason.MAPPING_FAILED, str(error))
+            return bad.finding
+        except REFUSED as error:
+            return Finding(Reason.MAPPING_FAILED, str(error))
         return None
 
     def envelope(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +265,7 @@ class MappedShape:
             return _constant_reader(field, rule.constant)
         path = self._paths[rule.field]
         if field.type == "any":
-            return FieldReader(path, empty=raw_is_empty)
+            return FieldReader(path, payload=True)
         if is_number(field):
             return FieldReader(
                 _WrittenNumber(path) if rule.from_text else path,
@@ -406,7 +414,7 @@ def _constant_reader(field: FieldSpec, constant: str | float | bool | None) -> F
         return FieldReader(None, number=True, translate=optional_text, constant=constant)
     if field.type == "any":
         raw = None if constant is None else msgspec.Raw(msgspec.json.encode(constant))
-        return FieldReader(None, constant=raw, empty=raw_is_empty)
+        return FieldReader(None, constant=raw, payload=True)
     return FieldReader(None, constant=constant, translate=optional_text)
 
 

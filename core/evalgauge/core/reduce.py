@@ -14,8 +14,8 @@ import numpy as np
 import xxhash
 
 from evalgauge.core.columns import Columns
-from evalgauge.core.decode import BadEvent, CloudEventsShape, Shape, decode
-from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason, Refusal
+from evalgauge.core.decode import CloudEventsShape, decode
+from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason, Refusal
 from evalgauge.core.mapped import MappedShape
 from evalgauge.core.series import passing
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from evalgauge.core.collect import FileRange
     from evalgauge.core.columns import TypeReader
-    from evalgauge.core.decode import Decoded
     from evalgauge.core.instrument import Declared, Instrument, Reducing
     from evalgauge.core.mapping import Mapping
     from evalgauge.core.pack.model import EventSpec
     from evalgauge.core.series import Encoder
+    from evalgauge.core.shape import Decoded, Shape
 
 PIECE_BYTES = 900_000
 """Bytes decoded at a time: larger pieces fall out of the processor's caches, smaller ones pay per call."""
@@ -227,7 +227,7 @@ class Reducer:
             return columns
         texts, shape = body.split(b"\n"), self._shape(tenant_given=work.tenant is not None)
         for line in columns.lines[bad].tolist():
-            finding = shape.explain(texts[line]) or BadEvent(
+            finding = shape.explain(texts[line]) or Finding(
                 Reason.MAPPING_FAILED, "the mapping cannot read it"
             )
             type_ = finding.type if finding.type in self._plan.types else columns.type
