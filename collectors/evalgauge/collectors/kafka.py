@@ -39,6 +39,8 @@ librdkafka throws away what it has fetched of a paused partition.
 """
 _PAUSED_POLL = 0.05
 _BUSY_POLL = 0.005
+_POLLS = 10
+"""Polls in one turn with the engine."""
 _LINGER = 0.05
 """Seconds that a partition with little to read waits at most for those with much."""
 _REST = 0.5
@@ -165,7 +167,7 @@ class KafkaCollector:
             self._step(self._client)
 
     def _step(self, client: Client) -> None:
-        """Poll once. Full chunks are handed over; others once nothing more is there and the engine waits for them.
+        """Read what is there. Full chunks are handed over; others once nothing more is there and the engine waits.
 
         So chunks grow with the load: while the engine is busy they fill, and while it is not nothing is held back.
         """
@@ -177,16 +179,30 @@ class KafkaCollector:
             self._took = time.monotonic() - self._flushed
         # While the engine is at it we look often, to know how long it takes.
         waiting = _BUSY_POLL if self._pending or self._took is None else _POLL
-        polled = client.poll(0 if wanted and self._pending else waiting)
-        self._take(polled)
+        more = self._read_on(client)
+        if not more and not (wanted and self._pending):
+            polled = client.poll(waiting)
+            self._take(polled)
+            more = bool(polled.batches)
         if wanted and self._pending:
             since = time.monotonic() - self._flushed
             # Many small chunks cost the engine as much as large ones: half of its time stays free, for more to come.
             rest = min(2 * (self._took or 0.0), _REST)
-            if since > rest and (not polled.batches or since > _LINGER):
+            if since > rest and (not more or since > _LINGER):
                 self._flush()
         self._hand_over_the_oldest()
-        self._hold_no_more_than(_HELD_BYTES)
+
+    def _read_on(self, client: Client) -> bool:
+        """Take in what has come, in a turn of ours; whether there may be more."""
+        with self._context.turns.turn():
+            for _ in range(_POLLS):
+                polled = client.poll(0)
+                self._take(polled)
+                if not polled.batches:
+                    return False
+                if not self._handover.wait(0):
+                    break
+        return True
 
     def _room(self, client: Client) -> bool:
         """Wait for room a while; pause where that takes longer, and read on once there is room again."""
@@ -211,6 +227,7 @@ class KafkaCollector:
                     self._pending.pop(batch.partition, None)
                 if reader.pending:
                     self._pending.setdefault(batch.partition, time.monotonic())
+        self._hold_no_more_than(_HELD_BYTES)
         if polled.trouble:
             if self._trouble[0] != polled.trouble:
                 _log.warning("input %s: %s", self._context.name, polled.trouble)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from evalgauge.core.turns import Turns
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
@@ -163,6 +165,8 @@ class InputContext:
     """Upper bound of a chunk's body; a larger one costs memory and latency without gain."""
     engine_idle: Callable[[], bool] = lambda: True
     """Whether nothing waits for the engine. While something does, an input that can had better let chunks grow."""
+    turns: Turns = field(default_factory=Turns)
+    """An input that does much for each event takes turns with the engine; whoever mostly waits need not."""
     store: Store | None = None
     """Where the process keeps its state, for an input that keeps it (`StateKeeper`); None where nothing is to run."""
 

@@ -19,6 +19,7 @@ from evalgauge.core.intake import Intake
 from evalgauge.core.mapping_check import load_mapping
 from evalgauge.core.memory import few_collections
 from evalgauge.core.store import DeadLetterLimits
+from evalgauge.core.turns import Turns
 from evalgauge.core.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Pipeline:
         self._store = store
         self._metrics = metrics
         self._intake = Intake(config.engine.queue_size)
+        self._turns = Turns()
         self._commit_wanted = False
         self._stop = threading.Event()
         self._drain_until = 0.0
@@ -163,6 +165,7 @@ class Pipeline:
                 InputStatus(),
                 max_event_bytes=config.engine.max_event_size,
                 engine_idle=lambda: not len(self._intake),
+                turns=self._turns,
                 store=store,
             )
             collector: Collector = plugins.load(plugins.COLLECTORS, one.type)(one, context)
@@ -259,7 +262,8 @@ class Pipeline:
         before = self.engine.uncommitted
         if self._config.inputs[name].unknown_types != "ignore":
             chunk = coalesced([chunk, *self._intake.more(item, LIMIT_BYTES)])
-        self.engine.process(name, chunk)
+        with self._turns.turn():
+            self.engine.process(name, chunk)
         self._metrics.observe("evalgauge_batch_events", self.engine.uncommitted - before, (name,))
         self._metrics.observe("evalgauge_batch_duration_seconds", time.perf_counter() - started, (name,))
         return True
