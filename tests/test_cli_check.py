@@ -163,6 +163,44 @@ def test_the_help_lists_every_command_and_the_exit_codes() -> None:
     assert evalgauge("--version").out.startswith("evalgauge, version ")
 
 
+GROUP = """\
+packs: [judgment, ./gauges.yaml]
+replica: r1
+inputs:
+  judgments:
+    type: kafka
+    bootstrap: 127.0.0.1:1
+    topics: [judgments]
+    group: {id: team}
+"""
+GAUGES = (
+    PACK.replace("mine", "gauges")
+    + """\
+  gauges_stock:
+    type: gauge
+    help: How many are left.
+    on: gauges.sold
+    value: left
+    across: sum
+    labels: {kind: kind}
+"""
+)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_of_a_group_it_says_where_state_is_and_what_needs_keys(tmp_path: Path, *, keyed: bool) -> None:
+    """State is in topics, and gauges that events set need events of a label set in one partition."""
+    (tmp_path / "c.yaml").write_text(GROUP + ("    keyed_by: kind\n" if keyed else ""))
+    fields = "      kind: {type: string, required: true, enum: [book, toy]}\n"
+    left = '      left: {type: number, unit: "1"}\n'
+    (tmp_path / "gauges.yaml").write_text(GAUGES.replace(fields, fields + left))
+    done = evalgauge("check", "--config", "c.yaml", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "topic team-changelog of group team" in done.out
+    assert "dead letters: topic team-dead-letters" in done.out
+    assert ("note: gauges_stock is set by events" in done.out) is not keyed
+
+
 def test_a_command_that_cannot_be_loaded_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin that lacks its library is listed with the reason, and says it when called."""
     load = plugins.load

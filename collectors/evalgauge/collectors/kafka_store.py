@@ -134,6 +134,14 @@ class KafkaStore:
 
     # -- restore ------------------------------------------------------------------------------------------
 
+    @property
+    def where(self) -> str:
+        """Topics of the group."""
+        return (
+            f"topic {self._changelog} of group {self._group.id}, as replica {self._replica.name}; "
+            f"dead letters: topic {self._group.dead_letter_topic}"
+        )
+
     def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
         """Join the group anew, then read the replica's state: after that nobody else of our name can change it."""
         self._leave()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.deadletters import ReturningBox
     from evalgauge.core.event import Reason
-    from evalgauge.core.store import Store
+    from evalgauge.core.store import KeptStore, Store
     from evalgauge.core.table import Page
 
 Position = Any
@@ -192,7 +192,7 @@ class StateKeeper(Protocol):
     """
 
     @staticmethod
-    def open_store(config: Any, name: str, replica: str) -> Store | None:
+    def open_store(config: Any, name: str, replica: str) -> KeptStore | None:
         """The store of an input configured so; None where it leaves state to the state folder. Raises `ConfigError`."""
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalgauge.core.errors import ConfigError
+from evalgauge.core.pack.model import GaugeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,3 +35,18 @@ def check_keys(config: Config, packs: Iterable[Pack], kinds: Mapping[str, type[I
                 "without `group`; a topic that has no such keys is copied to one that has by `evalgauge kafka "
                 "repartition`"
             )
+
+
+def unkeyed_gauges(config: Config, packs: Iterable[Pack]) -> list[str]:
+    """Gauges that events set, where no input says what its keys are.
+
+    They are right only if all events of a label set are in one partition, which may be so without being said.
+    """
+    if all(getattr(one, "keyed_by", None) is not None for one in config.inputs.values()):
+        return []
+    return [
+        name
+        for pack in packs
+        for name, spec in pack.metrics.items()
+        if isinstance(spec, GaugeSpec) and spec.value is not None
+    ]

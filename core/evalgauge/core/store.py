@@ -144,3 +144,11 @@ class DeadLetterLimits:
     bytes: int = 256 << 20
     age: float = 7 * 86400.0
     """Seconds."""
+
+
+class KeptStore(Store, Protocol):
+    """A store that an input keeps, with its positions."""
+
+    @property
+    def where(self) -> str:
+        """Where state and dead letters are, in words."""

@@ -13,7 +13,7 @@ from evalgauge.core.sqlite_store import SqliteStore, lock_folder
 if TYPE_CHECKING:
     from evalgauge.core.config import Config
     from evalgauge.core.deadletters import ReturningBox
-    from evalgauge.core.store import Store
+    from evalgauge.core.store import KeptStore, Store
 
 
 def replica_id(config: Config) -> str:
@@ -26,12 +26,12 @@ def replica_id(config: Config) -> str:
     return name
 
 
-def kept_store(config: Config) -> Store | None:
+def kept_store(config: Config) -> KeptStore | None:
     """The store that an input keeps, connected to nothing yet; None where state goes to the state folder.
 
     Raises `ConfigError`, also where there are inputs besides: their positions could not be committed with the state.
     """
-    found: dict[str, Store] = {}
+    found: dict[str, KeptStore] = {}
     for name, one in config.inputs.items():
         opener: Any = getattr(plugins.load(plugins.COLLECTORS, one.type), "open_store", None)
         store = opener(one, name, replica_id(config)) if opener is not None else None

@@ -17,7 +17,7 @@ from evalgauge.core.config import Config, read_layers, validated
 from evalgauge.core.document import in_order
 from evalgauge.core.errors import ConfigError, DocumentError, EvalgaugeError, Problem
 from evalgauge.core.export import ExporterContext, StatusReport
-from evalgauge.core.keyed import check_keys
+from evalgauge.core.keyed import check_keys, unkeyed_gauges
 from evalgauge.core.mapping_check import load_mapping
 from evalgauge.core.pack.loader import LoadedPack, load, load_packs, within_reach
 from evalgauge.core.pack.names import OWN_PACK
@@ -49,6 +49,7 @@ def command(config_path: Path | None, pack_names: tuple[str, ...], mapping: str 
         )
     faults = _Faults()
     config: Config | None = None
+    state: list[str] | None = None
     names = list(pack_names)
     if config_path is not None:
         config, given = _configuration(config_path, names, faults)
@@ -61,9 +62,9 @@ def command(config_path: Path | None, pack_names: tuple[str, ...], mapping: str 
             _mappings(config, names, faults)
     if config is not None:
         _parts(config, faults)
-        faults.of(partial(_store, config, [one.pack for one in loaded]))
+        state = faults.of(partial(_state, config, [one.pack for one in loaded]))
     faults.end()
-    for line in _report(config, loaded, mapping):
+    for line in _report(config, loaded, mapping, state or []):
         click.echo(line)
 
 
@@ -149,15 +150,29 @@ def _parts(config: Config, faults: _Faults) -> None:
                 )
 
 
-def _store(config: Config, packs: list[Pack]) -> None:
-    """See that an input which keeps the state can: alone, and with the keys that the packs need."""
+def _state(config: Config, packs: list[Pack]) -> list[str]:
+    """Where state is kept and how, in words; an input that keeps it must be alone, and have the keys packs need."""
+    commits = f"a commit each {config.state.commit_interval:g} s while events flow"
     store = kept_store(config)
     if store is None:
-        return
+        folder, letters = Path(config.state.folder), config.dead_letters
+        size, days = letters.size / 2**20, letters.age / 86400
+        return [
+            f"{folder.absolute()}: {_folder(folder)}",
+            f"{commits}; on_state_loss: {config.state.on_state_loss}",
+            f"dead letters: {letters.number:,} of at most {size:,.0f} MiB, for {days:g} days",
+        ]
+    said = [store.where, commits]
     by_partition = store.by_partition
     store.close()
     if by_partition:
         check_keys(config, packs, plugins.load_all(plugins.INSTRUMENTS))
+        if gauges := unkeyed_gauges(config, packs):
+            said.append(
+                f"note: {', '.join(gauges)} {'is' if len(gauges) == 1 else 'are'} set by events: right only if all "
+                "events of a label set are in one partition, which `keyed_by` would say and watch"
+            )
+    return said
 
 
 class _NoSink:
@@ -172,7 +187,9 @@ class _NoSink:
         return False
 
 
-def _report(config: Config | None, loaded: list[LoadedPack], mapping: str | None) -> Iterator[str]:
+def _report(
+    config: Config | None, loaded: list[LoadedPack], mapping: str | None, state: list[str]
+) -> Iterator[str]:
     if config is not None:
         yield "Inputs"
         yield options.table(
@@ -209,15 +226,8 @@ def _report(config: Config | None, loaded: list[LoadedPack], mapping: str | None
         yield options.table(["name", "type", "to"], rows)
     else:
         yield "  none: what is counted is kept, and nobody can see it"
-    state = config.state
     yield "State"
-    yield f"  {Path(state.folder).absolute()}: {_folder(Path(state.folder))}"
-    yield f"  a commit each {state.commit_interval:g} s while events flow; on_state_loss: {state.on_state_loss}"
-    letters = config.dead_letters
-    bounds = (
-        f"{letters.number:,} of at most {letters.size / 2**20:,.0f} MiB, for {letters.age / 86400:g} days"
-    )
-    yield f"  dead letters: {bounds}"
+    yield from (f"  {line}" for line in state)
     workers = config.engine.workers
     yield f"Sound. {workers} {'process decodes' if workers == 1 else 'processes decode'}; at most {together:,} series."
 
