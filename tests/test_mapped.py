@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evalgauge.core import reduce
 from evalgauge.core.engine import EngineOptions, InputRules
 from evalgauge.core.event import Reason
+from evalgauge.core.known_texts import FEWEST_EVENTS
 from tests.engine_helpers import Lab, event, lab, lines, mapping_of, one_by_one, pack_of
 
 if TYPE_CHECKING:
@@ -488,3 +489,54 @@ def test_what_is_read_of_an_object_is_its_paths(tmp_path: Path) -> None:
         }
         assert bench.value("shop_sales", "x", "", "", "") == 2
         assert msgspec.json.decode(bench.letters()[0].data) == {"a": {"b": {}}}
+
+
+STUFF = """\
+pack: stuff
+version: 1
+title: Stuff
+events:
+  stuff.a:
+    description: A.
+    fields: {who: {type: string}, blob: {type: any, required: true, payload: true}}
+  stuff.b:
+    description: B.
+    fields: {what: {type: string}}
+metrics:
+  stuff_a: {type: counter, help: A., on: stuff.a}
+"""
+STUFF_MAPPING = """\
+mapping: stuff
+version: 1
+type: {field: t, table: {a: stuff.a, b: stuff.b}}
+id: {field: id}
+source: {constant: /s}
+time: {from: arrival}
+data:
+  stuff.a: {who: who, blob: blob}
+  stuff.b: {what: what}
+"""
+
+
+@pytest.mark.parametrize("what", [{"k": 1}, [1], 5, "x", None])
+def test_what_other_types_read_may_be_anything_among_many(tmp_path: Path, what: object) -> None:
+    """In a piece that is large enough to learn from, with a bad line in it or without."""
+    odd = {"t": "a", "id": "odd", "who": "y", "blob": 1, "what": what}
+    good = [{"t": "a", "id": str(number), "who": "x", "blob": 1} for number in range(2 * FEWEST_EVENTS)]
+    pack = pack_of(STUFF)
+    with Lab(tmp_path, packs=[pack], rules=InputRules(mapping=mapping_of(STUFF_MAPPING, pack))) as bench:
+        for bad in ([], [b"{"]):
+            verdict = bench.put(*good, odd, *bad)
+            assert (verdict.accepted, verdict.rejected) == (len(good) + 1, len(bad))
+
+
+def test_a_required_payload_that_is_null_or_absent_is_missing(tmp_path: Path) -> None:
+    """As in the envelope."""
+    pack = pack_of(STUFF)
+    blobs: list[dict[str, Any]] = [{"blob": {}}, {"blob": None}, {"blob": 0}, {}]
+    events = [{"t": "a", "id": str(number), "who": "x"} | blob for number, blob in enumerate(blobs)]
+    with Lab(tmp_path, packs=[pack], rules=InputRules(mapping=mapping_of(STUFF_MAPPING, pack))) as bench:
+        verdict = bench.put(*events)
+    assert verdict.accepted == 2
+    refused = [(one.line, one.reason) for one in verdict.exceptions]
+    assert refused == [(1, Reason.MISSING_FIELD), (3, Reason.MISSING_FIELD)]

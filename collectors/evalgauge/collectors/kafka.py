@@ -39,8 +39,8 @@ librdkafka throws away what it has fetched of a paused partition.
 """
 _PAUSED_POLL = 0.05
 _BUSY_POLL = 0.005
-_POLLS = 10
-"""Polls in one turn with the engine."""
+_TURN = 0.02
+"""Seconds of one turn with the engine, and what a last poll takes besides."""
 _LINGER = 0.05
 """Seconds that a partition with little to read waits at most for those with much."""
 _REST = 0.5
@@ -174,12 +174,12 @@ class KafkaCollector:
         if not self._room(client):
             self._take(client.poll(_PAUSED_POLL))
             return
+        more = self._read_on(client)
         wanted = self._handover.wait_empty(0) and self._context.engine_idle()
         if wanted and self._took is None:
             self._took = time.monotonic() - self._flushed
         # While the engine is at it we look often, to know how long it takes.
         waiting = _BUSY_POLL if self._pending or self._took is None else _POLL
-        more = self._read_on(client)
         if not more and not (wanted and self._pending):
             polled = client.poll(waiting)
             self._take(polled)
@@ -195,7 +195,8 @@ class KafkaCollector:
     def _read_on(self, client: Client) -> bool:
         """Take in what has come, in a turn of ours; whether there may be more."""
         with self._context.turns.turn():
-            for _ in range(_POLLS):
+            end = time.monotonic() + _TURN
+            while time.monotonic() < end:
                 polled = client.poll(0)
                 self._take(polled)
                 if not polled.batches:

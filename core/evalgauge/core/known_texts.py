@@ -86,7 +86,8 @@ class KnownTexts(Generic[Key]):
                 continue
             known = self._texts.setdefault(key, set())
             before = len(known)
-            known.update(value for value in set(values) if isinstance(value, str))
+            # Only texts are looked up: what else a field may hold need not even be hashable.
+            known.update({value for value in values if isinstance(value, str)})
             if len(known) > MOST_TEXTS:
                 self._dropped.add(key)
                 del self._texts[key]

@@ -398,6 +398,8 @@ def _wrong_texts(
     bad = np.zeros(columns.n, np.bool_)
     if rule is None or rule.field is None:
         return bad | (field.required and (rule is None or rule.constant is None))
+    if columns.reader.fields[name].payload:
+        return bad | (field.required and ~columns.present(name))
     values = columns.raw(name)
     if field.required and rule.default is None and None in values:
         bad |= np.array([value is None for value in values], np.bool_)

@@ -46,7 +46,7 @@ class Shape(Protocol):
         """Look at an event that `decode` took alone: if `decoder` refuses it, what it knows is out of date."""
 
     def learn(self, events: list[Any]) -> None:
-        """Get to know the accepted events of a piece that was decoded some other way than by `events`."""
+        """Get to know events that were decoded some other way than by `events`; some may still be refused."""
 
     def explain(self, line: bytes) -> Finding | None:
         """Why a line is refused, judged slowly and with care; None where nothing is wrong with it."""

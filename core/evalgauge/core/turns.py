@@ -26,7 +26,7 @@ class Turns:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Work; nothing may be waited for meanwhile."""
+        """Work, for much less time than anyone waits; nothing should be waited for meanwhile."""
         mine = self._lock.acquire(timeout=_PATIENCE)
         try:
             yield
