@@ -104,6 +104,8 @@ class FileCollector:
         self._passed: dict[Identity, int] = {}
         self._complaints: dict[str, str] = {}
         self._busy = False
+        # Where only what comes from now on is wanted, "now" is when we first look.
+        context.status.not_ready = "it has not looked at its files yet"
 
     def run(self) -> None:
         """Read until the end, or, following, until stopped.
@@ -137,6 +139,7 @@ class FileCollector:
             if path in self._tails:
                 self._context.status.lag_bytes[path] = self._tails[path].lag()
                 self._tails[path].park()
+        self._context.status.not_ready = ""
         for path, tail in self._tails.items():
             with self._complaining(path):
                 while not self._context.stop.is_set() and not tail.done and tail.step():
@@ -194,6 +197,7 @@ class FileCollector:
         for path in self._restored(self._expand(must_exist=False)):
             self._restore(path)
         self._scan(at_end=self._at_end())
+        self._context.status.not_ready = ""
         while not stop.is_set():
             scanned = time.monotonic()
             while self._step_all() and time.monotonic() - scanned < self._config.poll_interval:
