@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +95,7 @@ class Bench:
         )
         config = KafkaConfig.model_validate({"bootstrap": "127.0.0.1:1", "topics": ["events"]})
         self.collector: Any = KafkaCollector(config, context)
-        place = Place(0)
-        self.collector._readers[AT] = PartitionReader(AT, place, RecordFormat.EVENTS, 1 << 20)
+        self.collector._readers[AT] = PartitionReader(AT, Place(0), RecordFormat.EVENTS, 1 << 20)
         self.log = Log(iter(counts))
 
     def step(self) -> None:
@@ -142,8 +140,6 @@ def test_nothing_to_read_is_waited_for() -> None:
 def test_a_turn_ends_where_the_log_does_not(count: int) -> None:
     """The engine gets a turn, and full chunks, however much there is to read."""
     bench = Bench(*[count] * 100_000)
-    began = time.monotonic()
     bench.step()
-    assert time.monotonic() - began < 30
     assert len(bench.log.polls) < 100_000
     assert bench.handed_over % 16_000 == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import msgspec
@@ -50,7 +49,6 @@ def test_many_are_judged_each_for_itself(*, absent: bool) -> None:
         expected[::7] = [(False, False)] * len(expected[::7])
     found = examine(values)
     assert list(zip(found.there.tolist(), found.empty.tolist(), strict=True)) == expected
-    assert json.loads(body)  # the list is JSON at all
 
 
 def test_none_are_judged() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-import time
 
 import pytest
 
@@ -24,15 +24,21 @@ def test_one_works_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
                 with together:
                     inside += 1
                     most = max(most, inside)
-                time.sleep(0.0001)
+                for _ in range(200):  # long enough for the interpreter to let another thread run
+                    pass
                 with together:
                     inside -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
     assert (inside, most) == (0, 1)
 
 

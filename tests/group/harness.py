@@ -165,6 +165,17 @@ class Group:
             total += sum(int(float(row.rpartition(" ")[2])) for row in rows)
         return total
 
+    def count_through_a_kill(self, producer: Producer, rng: random.Random) -> Settled:
+        """Of two replicas one is killed in the middle of its work, the other goes on with it, and the first is back."""
+        producer.start()
+        self.replicas["r1"].strike(rng, "in")
+        self.await_members("r2")
+        self.await_committed(self.view.ends())
+        self.replicas["r1"].start()
+        self.wait_ready()
+        producer.finish()
+        return self.settle(producer)
+
     def settle(self, producer: Producer) -> Settled:
         """Once everything that was sent is counted: whatever is different from the oracle, summed over replicas."""
         for one in self.replicas.values():

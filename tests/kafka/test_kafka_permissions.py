@@ -98,13 +98,6 @@ def test_the_documented_permissions_are_enough_for_a_group(
     for done in admin.create_acls(list(documented(topic, group_id))).values():
         done.result()
     with Group(strict.bootstrap, topic, tmp_path, config, replicas=2) as group:
-        producer.start()
-        group.replicas["r1"].strike(rng, "in")
-        group.await_members("r2")
-        group.await_committed(group.view.ends())
-        group.replicas["r1"].start()
-        group.wait_ready()
-        producer.finish()
-        settled = group.settle(producer)
+        settled = group.count_through_a_kill(producer, rng)
         group.finish()
     assert settled.wrong == []

@@ -266,14 +266,7 @@ def test_a_group_counts_behind_a_guarded_door(
     config["inputs"][INPUT]["security"] = {"tls": {"ca_file": str(ca_file)}, "sasl": sasl}
     producer = Events(guarded.bootstrap, topic, f"guarded {client}", 500)
     with Group(guarded.bootstrap, topic, tmp_path, config, replicas=2) as group:
-        producer.start()
-        group.replicas["r1"].strike(rng, "in")
-        group.await_members("r2")
-        group.await_committed(group.view.ends())
-        group.replicas["r1"].start()
-        group.wait_ready()
-        producer.finish()
-        settled = group.settle(producer)
+        settled = group.count_through_a_kill(producer, rng)
         group.finish()
     assert settled.wrong == []
 

@@ -7,6 +7,7 @@ import contextlib
 import msgspec
 
 from evalgauge.collectors.kafka_values import NOTHING, one_line
+from evalgauge.core.errors import UNDECODABLE
 
 HOLDS_PAYLOAD = b'"payload"'
 """Bytes without which a value has no schema to take off."""
@@ -33,7 +34,7 @@ def change(value: bytes | None) -> tuple[bytes, int]:
     value = value or b""
     if HOLDS_PAYLOAD in value:
         # What does not decode is a row with a column of that name, or no JSON at all.
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        with contextlib.suppress(*UNDECODABLE):
             value = bytes(_WITH_SCHEMA.decode(value).payload)
     if value == NULL:
         return NOTHING

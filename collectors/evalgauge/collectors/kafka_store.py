@@ -134,14 +134,6 @@ class KafkaStore:
 
     # -- restore ------------------------------------------------------------------------------------------
 
-    @property
-    def where(self) -> str:
-        """Topics of the group."""
-        return (
-            f"topic {self._changelog} of group {self._group.id}, as replica {self._replica.name}; "
-            f"dead letters: topic {self._group.dead_letter_topic}"
-        )
-
     def restore(self, meanings: Iterable[str], moving: Iterable[str] = (), ids_age: float = 0.0) -> Restored:
         """Join the group anew, then read the replica's state: after that nobody else of our name can change it."""
         self._leave()
@@ -399,6 +391,14 @@ class KafkaStore:
             self._keys.setdefault(meaning, set()).add(key)
 
     # -- the rest of the seam -----------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """Topics of the group."""
+        return (
+            f"topic {self._changelog} of group {self._group.id}, as replica {self._replica.name}; "
+            f"dead letters: topic {self._group.dead_letter_topic}"
+        )
 
     def facts(self) -> Mapping[str, float]:
         """How long it takes at most until a partition of a member that was killed is read again, in its parts."""

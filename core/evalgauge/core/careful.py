@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import Finding, Reason, Refusal
 from evalgauge.core.shape import Decoded
 
@@ -23,8 +24,6 @@ _BLOCK = 32
 """Lines that are tried together."""
 _INDEX, _BYTE = re.compile(r" at `\$\[(\d{1,9})\][^`]*`$"), re.compile(r"\(byte (\d{1,9})\)$")
 """Where msgspec's errors say which of the lines, or which byte, is at fault: at the end, since they quote the event."""
-REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are no event."""
 
 
 class Careful:
@@ -126,7 +125,7 @@ class Careful:
         """Take one line, if it can be."""
         try:
             self._events.append(self._shape.decode(line))
-        except REFUSED:
+        except UNDECODABLE:
             return False
         self._shape.reconsider(line)
         self._decoder = self._shape.decoder()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import msgspec
 import numpy as np
 
-from evalgauge.core.careful import REFUSED, Careful, group
+from evalgauge.core.careful import Careful, group
 from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
+from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason
 from evalgauge.core.filters import text_of
 from evalgauge.core.known_texts import KnownTexts, known
@@ -223,7 +224,7 @@ class CloudEventsShape:
             return bad.finding
         except UnicodeDecodeError:
             return Finding(Reason.INVALID_UTF8, "the line is not UTF-8", type_)
-        except REFUSED as error:
+        except UNDECODABLE as error:
             return Finding(Reason.WRONG_TYPE, str(error), type_)
         return None
 

@@ -19,7 +19,7 @@ from evalgauge.core.collect import Chunk, EventVerdict, Verdict
 from evalgauge.core.decode import event_types
 from evalgauge.core.deduplicate import DIGEST, Window, cut
 from evalgauge.core.departed import Frozen
-from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.errors import UNDECODABLE, EvalgaugeError
 from evalgauge.core.event import Limits, Reason, Refusal
 from evalgauge.core.flight import FlightRecorder, Phase
 from evalgauge.core.instrument import Declared, Instrument
@@ -502,7 +502,7 @@ def redacted(data: bytes, spec: EventSpec | None) -> bytes:
     """An event's bytes with payload fields taken out; empty where that cannot be done safely."""
     try:
         event = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return b""
     if spec is None or not isinstance(event, dict) or not isinstance(event.get("data"), dict):
         return b""

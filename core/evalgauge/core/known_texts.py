@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-import msgspec
+from evalgauge.core.errors import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
+
+    import msgspec
 
 MOST_TEXTS = 256
 """Texts of a field that is worth knowing, at most."""
@@ -108,6 +110,6 @@ def known(type_: Any, texts: tuple[str, ...] | None) -> Any:
 def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count: int) -> list[Any] | None:
     try:
         events = decoder.decode_lines(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     return events if len(events) == count else None

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
-from evalgauge.core.careful import REFUSED
 from evalgauge.core.columns import Columns, EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.decode import (
     LARGEST,
@@ -25,6 +24,7 @@ from evalgauge.core.decode import (
     optional_text,
     parse_object,
 )
+from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import Finding, Reason
 from evalgauge.core.filters import text_of
 from evalgauge.core.known_texts import KnownTexts, known
@@ -162,7 +162,7 @@ class MappedShape:
             self.decode(line)
         except BadEvent as bad:
             return bad.finding
-        except REFUSED as error:
+        except UNDECODABLE as error:
             return Finding(Reason.MAPPING_FAILED, str(error))
         return None
 

@@ -11,6 +11,7 @@ import numpy as np
 from evalgauge.core import plugins
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode, event_types
+from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason
 from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.grouping import LocalSlots
@@ -121,7 +122,7 @@ class Observer:
         """The id of a refused event, where it is in the envelope and has one."""
         try:
             return _IDENTIFIED.decode(text).id if isinstance(self._shape, CloudEventsShape) else ""
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return ""
 
     def _explained(self, reader: TypeReader, line: int, text: bytes) -> Observation:

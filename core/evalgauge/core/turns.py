@@ -17,8 +17,8 @@ class Turns:
     """One works while the others wait, for a while.
 
     The interpreter runs one thread at a time whatever we do, but changes between two that want it some 200 times a
-    second, and each change finds the other's data in the processor's cache. Nothing depends on a turn but time: who
-    waits too long goes on without, so that nobody is held up by somebody who always has work.
+    second, which costs both. Nothing depends on a turn but time: who waits too long goes on without, so that nobody is
+    held up by somebody who always has work.
     """
 
     def __init__(self) -> None:
