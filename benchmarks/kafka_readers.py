@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from evalgauge.core.process import Process
 
 _LOOK = 0.02
-_CONFLUENT = {"fetch.queue.backoff.ms": 5, "queued.min.messages": 100_000, "enable.auto.commit": False}
+_CONFLUENT = {
+    "fetch.queue.backoff.ms": 5,
+    "queued.min.messages": 20_000,
+    "fetch.max.bytes": 4_000_000,
+    "enable.auto.commit": False,
+}
 _KAFKA_PYTHON = {"enable_auto_commit": False, "metrics_enabled": False, "isolation_level": "read_committed"}
 """As evalgauge sets them: without, both are slower."""
 

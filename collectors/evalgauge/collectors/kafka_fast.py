@@ -190,7 +190,10 @@ class FastLibrary:
             "enable.partition.eof": True,
             # By default a reader that empties the queue waits a second for more: five times slower.
             "fetch.queue.backoff.ms": 5,
-            "queued.min.messages": 100_000,
+            # Larger answers and more of them ahead are memory made anew each time: a quarter more of it held, and
+            # 0.55 instead of 0.28 CPU seconds a million records that the system takes.
+            "queued.min.messages": 20_000,
+            "fetch.max.bytes": 4_000_000,
             **given,
         }
         # The cluster is looked at by another kind of handle, which refuses nothing but is no consumer.

@@ -114,13 +114,13 @@ class Table:
             firsts, lasts = numbers[np.append(0, cuts + 1)], numbers[np.append(cuts, len(numbers) - 1)]
             yield from zip(firsts.tolist(), (lasts + 1).tolist(), strict=True)
 
-    def pages(self, now: float, previous: float) -> Iterator[Page]:
-        """Every page that changed since the last `publish`. New slots are born `now`, created at `previous`."""
+    def pages(self, now: float, before: float) -> Iterator[Page]:
+        """Every page that changed since the last `publish`. New slots are born `now`, created at `before`."""
         rows = len(self.index.series)
         born, created = self.born.reserve(rows), self.created.reserve(rows)
         if rows > self.rows:
             born[self.rows : rows] = now
-            created[self.rows : rows] = previous
+            created[self.rows : rows] = before
             first = self.rows >> PAGE_BITS
             self._dirty.reserve(self._page_count())[first : self._page_count()] = True
             for number in range(first, self._page_count()):
