@@ -101,6 +101,7 @@ HEALTHY = {
     f"evalgauge_input_lag_events{{{INPUT}}}": "7+0x240",
     f'evalgauge_input_partition_lag_events{{{INPUT}, partition="t/0"}}': "7+0x240",
     f'evalgauge_input_partition_lag_seconds{{{INPUT}, partition="t/0"}}': "2+0x240",
+    f"evalgauge_input_withheld_seconds{{{INPUT}}}": "5+0x240",
     f"evalgauge_input_lost_events_total{{{INPUT}}}": "3+0x240",
     f"evalgauge_input_key_mismatches_total{{{INPUT}}}": "0+0x240",
     f"evalgauge_events_received_total{{{INPUT}}}": "0+600x240",
@@ -151,6 +152,7 @@ ILL: dict[str, dict[str, str]] = {
     "EvalgaugePartitionBehind": {
         f'evalgauge_input_partition_lag_seconds{{{INPUT}, partition="t/0"}}': "2+0x200 0+60x40"
     },
+    "EvalgaugeInputWithheld": {f"evalgauge_input_withheld_seconds{{{INPUT}}}": "5+0x200 0+60x40"},
     "EvalgaugeEventsLost": {f"evalgauge_input_lost_events_total{{{INPUT}}}": "_x210 5+0x30"},
     "EvalgaugeKeysMismatch": {f"evalgauge_input_key_mismatches_total{{{INPUT}}}": "0+0x230 0+1x10"},
     "EvalgaugeBackpressure": {f"evalgauge_backpressure_seconds_total{{{INPUT}}}": "0+50x240"},

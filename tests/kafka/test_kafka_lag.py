@@ -66,6 +66,39 @@ def test_lag_and_lost_events_are_metrics_of_the_process(
 
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_what_an_open_transaction_withholds_is_told(
+    kafka: Kafka, make_topic: MakeTopic, client: str, tmp_path: Path
+) -> None:
+    """It is no lag, since nobody may read it, and would be missed by nobody."""
+    topic = make_topic(1)
+    own = {
+        "type": "kafka",
+        "bootstrap": kafka.bootstrap,
+        "topics": [topic],
+        "refresh": "100ms",
+        "client": client,
+    }
+    state = {"folder": str(tmp_path / "state"), "commit_interval": "100ms"}
+    run = Running(tmp_path, {"packs": ["judgment"], "inputs": {"log": own}, "state": state})
+    writer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic, "log_level": 0})
+    writer.init_transactions(SECONDS)
+    with run:
+        write(kafka.bootstrap, topic, 0, 10)
+        until(lambda: run.sum("judgment_executions_total") == 10, "the first events", SECONDS)
+        assert run.sum("evalgauge_input_withheld_seconds", input="log") == 0
+        writer.begin_transaction()
+        writer.produce(topic, judgment(10), partition=0)
+        assert writer.flush(SECONDS) == 0
+        write(kafka.bootstrap, topic, 11, 20)
+        until(lambda: run.sum("evalgauge_input_withheld_seconds") > 1, "what is withheld", SECONDS)
+        assert run.sum("judgment_executions_total") == 10
+        assert run.sum("evalgauge_input_lag_events") == 0
+        writer.commit_transaction(SECONDS)
+        until(lambda: run.sum("judgment_executions_total") == 20, "the rest", SECONDS)
+        until(lambda: run.sum("evalgauge_input_withheld_seconds") == 0, "nothing that is withheld", SECONDS)
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_records_that_brokers_lose_unread_are_told_of(kafka: Kafka, topic: str, client: str) -> None:
     """The log is shorter after a crash, as after an unclean election, and the engine had not got so far."""
     log = Log(kafka.bootstrap)

@@ -44,9 +44,11 @@ class View:
     begins: dict[Partition, int] = field(default_factory=dict)
     """Offset of the first record, as it was when the partition was first seen, or since `Watch.ask_again`."""
     ends: dict[Partition, int] = field(default_factory=dict)
-    """Offset after the last record; a partition without a leader is left out."""
+    """Offset after the last record that may be read; a partition without a leader is left out."""
     starts: dict[Partition, int] = field(default_factory=dict)
     """Offset of the first record from the configured time on, where there is one."""
+    withheld: dict[Partition, float] = field(default_factory=dict)
+    """Unix time since which a transaction that is open has held the end where it is, though more was written."""
     trouble: str = ""
     """Why the cluster did not answer; empty while it does."""
     since: float = 0.0
@@ -144,6 +146,7 @@ class Watch:
             last.begins,
             last.ends,
             last.starts,
+            last.withheld,
             trouble or "it does not answer",
             last.since or time.time(),
         )
@@ -170,4 +173,11 @@ class Watch:
         starts = {one: offset for one, offset in last.starts.items() if one in kept}
         if self._time is not None:
             starts |= cluster.offsets(dict.fromkeys(new, self._time))
-        return View(self._looks, found, begins, ends, starts)
+        # Asked for after the ends: what is written in between shows once, and the end moves on.
+        written, now = cluster.written(sorted(ends)), time.time()
+        withheld = {
+            one: last.withheld.get(one, now) if one.topic in same and last.ends.get(one) == end else now
+            for one, end in ends.items()
+            if written.get(one, end) > end
+        }
+        return View(self._looks, found, begins, ends, starts, withheld)

@@ -135,6 +135,8 @@ class InputStatus:
     """Partition → events that are there but not read yet, where a log counts its records and not its bytes."""
     lag_seconds: dict[str, float] = field(default_factory=dict)
     """Partition → age of what is to be read next, growing while nothing is read; 0 where nothing waits."""
+    withheld_seconds: dict[str, float] = field(default_factory=dict)
+    """Partition → how long an open transaction has kept what is there from being read; 0 where none does."""
     lost_events: int = 0
     """Events that were deleted before they were read, at most; only ever grows."""
     key_mismatches: int | None = None

@@ -374,6 +374,7 @@ class Pipeline:
         inputs: dict[tuple[str, ...], float] = {}
         events: dict[tuple[str, ...], float] = {}
         seconds: dict[tuple[str, ...], float] = {}
+        withheld: dict[tuple[str, ...], float] = {}
         for name, one in self.inputs.items():
             status = one.context.status
             # Copies, since the input's thread goes on writing.
@@ -382,6 +383,8 @@ class Pipeline:
                 inputs[name,] = sum(lag.values())
             events |= {(name, partition): value for partition, value in lag.items()}
             seconds |= {(name, partition): value for partition, value in age.items()}
+            if kept_back := dict(status.withheld_seconds):
+                withheld[name,] = max(kept_back.values())
             if lag or lost:
                 self._metrics.add(
                     "evalgauge_input_lost_events", lost - self._lost_events.get(name, 0), (name,)
@@ -390,6 +393,7 @@ class Pipeline:
         self._metrics.replace("evalgauge_input_lag_events", inputs)
         self._metrics.replace("evalgauge_input_partition_lag_events", events)
         self._metrics.replace("evalgauge_input_partition_lag_seconds", seconds)
+        self._metrics.replace("evalgauge_input_withheld_seconds", withheld)
 
     def _tell_keys(self) -> None:
         for name, one in self.inputs.items():
