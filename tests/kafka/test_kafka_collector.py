@@ -701,6 +701,14 @@ def test_settings_of_the_client_that_are_ours_or_nobodys_are_refused(
         reading.start()
 
 
+@pytest.mark.parametrize("option", ["message.max.bytes", "max.partition.fetch.bytes"])
+def test_larger_records_can_be_asked_for(option: str) -> None:
+    """What we set by default does not stand in the way."""
+    reading = Reading("127.0.0.1:9", "confluent", topics=["t"], client_options={option: 10_000_000})
+    reading.start()
+    reading.stop()
+
+
 @pytest.mark.parametrize(
     ("client", "module", "extra"),
     [

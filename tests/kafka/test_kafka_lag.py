@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,7 +87,8 @@ def test_what_an_open_transaction_withholds_is_told(
     with run:
         write(kafka.bootstrap, topic, 0, 10)
         until(lambda: run.sum("judgment_executions_total") == 10, "the first events", SECONDS)
-        assert run.sum("evalgauge_input_withheld_seconds", input="log") == 0
+        shown = 'evalgauge_input_withheld_seconds{input="log"}'
+        until(lambda: f"{shown} 0" in run.get("/metrics").text, "nothing that is withheld", SECONDS)
         writer.begin_transaction()
         writer.produce(topic, judgment(10), partition=0)
         assert writer.flush(SECONDS) == 0
@@ -96,6 +99,48 @@ def test_what_an_open_transaction_withholds_is_told(
         writer.commit_transaction(SECONDS)
         until(lambda: run.sum("judgment_executions_total") == 20, "the rest", SECONDS)
         until(lambda: run.sum("evalgauge_input_withheld_seconds") == 0, "nothing that is withheld", SECONDS)
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_brokers_that_are_away_withhold_nothing(
+    kafka: Kafka, make_topic: MakeTopic, client: str, tmp_path: Path
+) -> None:
+    """Though in the last look before that the log went on while its end was asked for."""
+    own = {
+        "type": "kafka",
+        "bootstrap": kafka.bootstrap,
+        "topics": [make_topic(1)],
+        "refresh": "100ms",
+        "client": client,
+    }
+    state = {"folder": str(tmp_path / "state"), "commit_interval": "100ms"}
+    run = Running(tmp_path, {"packs": ["judgment"], "inputs": {"log": own}, "state": state})
+    ended = threading.Event()
+
+    def keep_writing() -> None:
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 0, "log_level": 0})
+        number = 0
+        while not ended.is_set():
+            with suppress(BufferError):
+                producer.produce(own["topics"][0], judgment(number), partition=0)
+            producer.poll(0.001)
+            number += 1
+        producer.purge()
+
+    writer = threading.Thread(target=keep_writing)
+    with run:
+        writer.start()
+        try:
+            until(lambda: run.sum("judgment_executions_total") > 1_000, "events", SECONDS)
+            kafka.kill()
+            until(lambda: "have not answered" in run.get("/").text, "the outage", SECONDS)
+            for _ in range(30):
+                assert run.sum("evalgauge_input_withheld_seconds") == 0
+                time.sleep(0.1)
+        finally:
+            ended.set()
+            writer.join()
+            kafka.restart()
 
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent"])

@@ -47,7 +47,7 @@ _REST = 0.5
 """Seconds that the engine is left alone at most, however long it was busy."""
 _TROUBLE_SHOWN = 10.0
 """Seconds that a complaint of the client is shown after it was last heard."""
-_WITHHELD_SHOWN = 60.0
+_WITHHELD_SHOWN = 300.0
 """Seconds that a transaction in a partition may be open before it is worth a word."""
 _HELD_BYTES = 32 << 20
 """Most that is kept of all partitions in chunks that are not full: a thousand of them would come to a gigabyte."""
@@ -476,8 +476,7 @@ class KafkaCollector:
             else:
                 reader.read_to = time.time()
                 status.lag_seconds[name] = 0.0
-            withheld = view.withheld.get(partition)
-            status.withheld_seconds[name] = 0.0 if withheld is None else max(0.0, time.time() - withheld)
+            status.withheld_seconds[name] = view.withheld.get(partition, 0.0)
         missing = "" if self._offsets.original is None else self._missing(view)
         if not view.trouble:
             status.not_ready = missing or ("" if self._share is None else self._share.trouble)
@@ -495,10 +494,17 @@ class KafkaCollector:
             yield missing
         elif self._config.topic_pattern is not None and not view.trouble and not view.topics:
             yield self._no_match()
-        for partition, since_ in view.withheld.items():
-            if partition in self._readers and time.time() - since_ > _WITHHELD_SHOWN:
-                since = time.strftime("%FT%TZ", time.gmtime(since_))
-                yield f"{partition}: a transaction that is open since {since} or before keeps records from being read"
+        held = sorted(
+            one
+            for one, seconds in view.withheld.items()
+            if one in self._readers and seconds > _WITHHELD_SHOWN
+        )
+        if held:
+            others = f" and of {len(held) - 1} more" if held[1:] else ""
+            yield (
+                f"a transaction has been open for {view.withheld[held[0]]:.0f} s in {held[0]}{others}: what was "
+                "written after it began cannot be read"
+            )
         if self._trouble[0] and time.monotonic() - self._trouble[1] < _TROUBLE_SHOWN:
             yield self._trouble[0]
 

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Partition, TopicPattern, Unavailable
 
@@ -48,11 +48,19 @@ class View:
     starts: dict[Partition, int] = field(default_factory=dict)
     """Offset of the first record from the configured time on, where there is one."""
     withheld: dict[Partition, float] = field(default_factory=dict)
-    """Unix time since which a transaction that is open has held the end where it is, though more was written."""
+    """Seconds that an open transaction was seen to hold the end where it is, though more was written."""
     trouble: str = ""
     """Why the cluster did not answer; empty while it does."""
     since: float = 0.0
     """Unix time it has not answered since."""
+
+
+class _Standing(NamedTuple):
+    """The end of a partition that has more behind it, and when it was first and last seen so (monotonic)."""
+
+    end: int
+    since: float
+    seen: float
 
 
 class Watch:
@@ -74,6 +82,7 @@ class Watch:
         self._ended = False
         self._looks = 0
         self._cluster: Cluster | None = None
+        self._standing: dict[Partition, _Standing] = {}
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -173,11 +182,24 @@ class Watch:
         starts = {one: offset for one, offset in last.starts.items() if one in kept}
         if self._time is not None:
             starts |= cluster.offsets(dict.fromkeys(new, self._time))
-        # Asked for after the ends: what is written in between shows once, and the end moves on.
-        written, now = cluster.written(sorted(ends)), time.time()
-        withheld = {
-            one: last.withheld.get(one, now) if one.topic in same and last.ends.get(one) == end else now
-            for one, end in ends.items()
-            if written.get(one, end) > end
-        }
+        withheld = self._held_back(ends, cluster.written(sorted(ends)), same)
         return View(self._looks, found, begins, ends, starts, withheld)
+
+    def _held_back(
+        self, ends: dict[Partition, int], written: dict[Partition, int], same: set[str]
+    ) -> dict[Partition, float]:
+        """What is written between the two questions looks so for one look; then the end has moved on."""
+        now, before = time.monotonic(), self._standing
+        # Of a partition without a leader nothing is said, which ends no transaction.
+        self._standing = {
+            one: held
+            for one, held in before.items()
+            if one.topic in same and not (one in ends and one in written)
+        }
+        for one, end in ends.items():
+            if written.get(one, end) > end:
+                known = before.get(one)
+                if known is None or known.end != end or one.topic not in same:
+                    known = _Standing(end, now, now)
+                self._standing[one] = known._replace(seen=now)
+        return {one: held.seen - held.since for one, held in self._standing.items() if held.seen > held.since}

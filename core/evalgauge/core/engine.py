@@ -44,8 +44,8 @@ _generations = itertools.count(1)
 """Of engines in this process: an exporter keeps what it rendered of one, and must not take it for another's."""
 _TORN = "a chunk was taken in only in part: restart, and everything goes on at the last commit"
 
-_SCRAPE = 1.0
-"""Seconds a scrape may have been under way that shows what is new: its time is that of its beginning."""
+_SCRAPE = 10.0
+"""Seconds that a scrape may take, by Prometheus' default. The time of what it brings is that of its beginning."""
 
 OWN_REDUCER = -1
 """Stands for the reducer in the engine's own process; workers count from 0."""
@@ -133,8 +133,6 @@ class Engine:
         self.dirty = False
         """Something waits for a commit."""
         self.last_commit = 0.0
-        self._begun: float | None = None
-        """Unix time at which the first chunk since the last commit was taken in."""
         self.lost = ""
 
     def restore(self) -> dict[tuple[str, str], Position]:
@@ -250,8 +248,6 @@ class Engine:
 
     def _absorb(self, name: str, chunk: Chunk, deltas: list[Delta], reducer: int) -> None:
         self._note(Phase.WORKING)
-        if self._begun is None:
-            self._begun = self._clock()
         repeats: list[int] = []
         if self._inputs[name].deduplicate:
             deltas, reducer, repeats = self._without_repeats(name, chunk, deltas, reducer)
@@ -411,7 +407,7 @@ class Engine:
         self._dropped, self._positions, self._letters = [], {}, []
         acknowledgements, self._acknowledgements = self._acknowledgements, []
         self._set_uncommitted(0)
-        self.dirty, self.last_commit, self._begun = False, now, None
+        self.dirty, self.last_commit = False, now
         for cause, count in dropped.items():
             self._count("evalgauge_dead_letters_dropped", (cause,), count)
         self._metrics.add("evalgauge_commits", 1, ("success",))
@@ -430,8 +426,8 @@ class Engine:
         commit = Commit(
             time=now, dropped=self._dropped, positions=self._positions, dead_letters=self._letters
         )
-        # Not the last commit: where nothing came for long, that is out of the range in which a rule looks for a zero.
-        before = max(self.last_commit, (self._begun or 0.0) - _SCRAPE)
+        # Not just the last commit: it may be long ago, and out of the range in which a rule looks for a series' zero.
+        before = max(self.last_commit, now - _SCRAPE)
         for meaning, (metric, table) in self._tables.items():
             if table.dirty():
                 if meaning not in self._known_tables:

@@ -46,7 +46,7 @@ class Family:
     values: NDArray[np.float64] | NDArray[np.int64]
     """Shape (n,). Counter total or gauge value; for a histogram its exact sum in the base unit."""
     created: NDArray[np.float64]
-    """Shape (n,). Unix time of the commit before the row's first one; NaN where that means nothing (gauges)."""
+    """Shape (n,). Unix time before which nobody was shown the row; NaN where that means nothing (gauges)."""
     born: NDArray[np.float64]
     """Shape (n,). Unix time of the row's first commit; for `zero_first`."""
     bounds: tuple[float, ...] = ()
