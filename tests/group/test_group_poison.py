@@ -243,7 +243,7 @@ def _rates(kafka: Kafka, topic: str, folder: Path, stretches: int) -> list[float
     config["inputs"][INPUT]["unknown_types"] = "refuse"
     group = Group(kafka.bootstrap, topic, folder, config, replicas=1, watch=False)
     records = STRETCH * (UNTIMED + stretches)
-    seen = [(0.0, 0)]
+    seen = [(time.perf_counter(), 0)]
     try:
         group.replicas["r1"].start()
 
@@ -259,13 +259,12 @@ def _rates(kafka: Kafka, topic: str, folder: Path, stretches: int) -> list[float
     finally:
         group.abandon()
     return [
-        _inner_rate([one for one in seen[1:] if first <= one[1] <= first + STRETCH])
+        STRETCH / (_reached(seen, first + STRETCH) - _reached(seen, first))
         for first in range(UNTIMED * STRETCH, records, STRETCH)
     ]
 
 
-def _inner_rate(seen: list[tuple[float, int]]) -> float:
-    """Events a second between the first and the last commit in a stretch: the one before them holds both kinds."""
-    assert len(seen) > 1, "the stretch is too short for its commits"
-    (began, first), (ended, last) = seen[0], seen[-1]
-    return (last - first) / (ended - began)
+def _reached(seen: list[tuple[float, int]], position: int) -> float:
+    """When a position was reached, between the commits before and after it: one may hold more than a stretch."""
+    (began, first), (ended, last) = next(two for two in itertools.pairwise(seen) if two[1][1] >= position)
+    return began + (ended - began) * (position - first) / (last - first)
