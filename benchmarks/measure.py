@@ -116,11 +116,14 @@ def _cpu() -> float:
 
 
 def interleaved(candidates: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Values of each candidate, one of each in every round, so that a slow spell of the machine hits all alike."""
+    """Values of each candidate, one of each in every round, so that a slow spell of the machine hits all alike.
+
+    Neighbours share most of a spell; every other round is taken backwards, so that none is always the later one.
+    """
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds):
-        for name, run in candidates.items():
-            found[name].append(run())
+        for name in [*candidates][:: -1 if number % 2 else 1]:
+            found[name].append(candidates[name]())
             print(
                 f"  round {number + 1}/{rounds} {name}: {found[name][-1]:,.4g}", file=sys.stderr, flush=True
             )
