@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.columns import Columns
     from evalgauge.core.instrument import Declared, Merged
-    from evalgauge.core.instruments.grouping import LocalSlots
+    from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.instruments.increments import Increments, Singles
 
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -350,11 +350,11 @@ class Torn(Counter):
 
     armed = False
 
-    def merge(self, delta: Increments | Singles, local: LocalSlots) -> Merged:
+    def merge(self, delta: Increments | Singles, slots: Slots, part: None) -> Merged:
         """Raise in the middle of a chunk."""
         if Torn.armed:
             raise MemoryError
-        return super().merge(delta, local)
+        return super().merge(delta, slots, part)
 
 
 def test_an_event_at_which_an_instrument_raises_is_refused_alone(tmp_path: Path) -> None:
@@ -673,10 +673,14 @@ def test_what_a_reducer_remembers_is_bounded(tmp_path: Path) -> None:
         assert max(len(encoder) for encoder in reducer._encoders.values()) < 50
         assert reducer._generation > 2
         assert (
-            max(len(local._announced) for slots in bench.engine._slots.values() for local in slots.of(""))
+            max(
+                len(local.replica._announced)
+                for slots in bench.engine._slots.values()
+                for local in slots.of("")
+            )
             <= 2 * 81
         )
-        assert sum(bench.engine.instruments[0].table.column("count").tolist()) == 20 * 81
+        assert sum(bench.engine.instruments[0].tables[0].column("count").tolist()) == 20 * 81
 
 
 def test_a_range_of_a_file_that_is_gone_is_an_error_and_counts_nothing(tmp_path: Path) -> None:

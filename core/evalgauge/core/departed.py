@@ -35,7 +35,7 @@ class Frozen:
         self._fresh = fresh
         self._shown: Mapping[str, Family] = {}
         self._told: set[tuple[str, str]] = set()
-        """(replica, meaning) that the log has."""
+        """(replica, metric or meaning) that the log has."""
 
     def drawn(self, departed: Mapping[str, Departed], generation: int) -> dict[str, Family]:
         """Name → family of all these replicas, the label `replica` last.
@@ -52,19 +52,19 @@ class Frozen:
     def _families(self, replica: str, left: Departed, generation: int) -> Iterable[Family]:
         declared = set()
         for metric, instrument in self._fresh():
-            meaning = instrument.table.meaning
-            declared.add(meaning)
-            if not left.pages.get(meaning):
+            meanings = {table.meaning for table in instrument.tables}
+            declared |= meanings
+            if not any(left.pages.get(meaning) for meaning in meanings):
                 continue
             try:
-                load(
-                    f"{metric} of {replica}, which has left the group,", instrument.table, left.pages[meaning]
-                )
+                for table in instrument.tables:
+                    pages = left.pages.get(table.meaning, [])
+                    load(f"{metric} of {replica}, which has left the group,", table, pages)
             except StateError as error:
-                if self._news(replica, meaning):
+                if self._news(replica, metric):
                     _log.error("%s; it is not shown", error)
                 continue
-            yield from instrument.families(generation)
+            yield from instrument.families(generation, ())
         for meaning in left.pages.keys() - declared:
             if self._news(replica, meaning):
                 _log.warning(
@@ -73,9 +73,9 @@ class Frozen:
                     replica,
                 )
 
-    def _news(self, replica: str, meaning: str) -> bool:
-        news = (replica, meaning) not in self._told
-        self._told.add((replica, meaning))
+    def _news(self, replica: str, what: str) -> bool:
+        news = (replica, what) not in self._told
+        self._told.add((replica, what))
         return news
 
     def show(self, families: Mapping[str, Family]) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.collect import Departed, PartitionPages, Position
     from evalgauge.core.families import Family
-    from evalgauge.core.instruments.grouping import LocalSlots
+    from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.mapping import Mapping as EventMapping
     from evalgauge.core.pack.model import EventSpec, Pack
     from evalgauge.core.table import Table
@@ -107,9 +107,11 @@ class Engine:
             self.declared, self.instruments, options.window, moving=store.by_partition
         )
         self._tables: dict[str, tuple[str, Table]] = {}
-        for place, (one, instrument) in enumerate(zip(self.declared, self.instruments, strict=True)):
-            if place not in self._partitions.places:
-                self._tables[instrument.table.meaning] = (one.name, instrument.table)
+        for one, instrument in zip(self.declared, self.instruments, strict=True):
+            self._tables |= {table.meaning: (one.name, table) for table in instrument.tables}
+        if not self._partitions.moving:
+            for _, place, table in self._partitions.tables():
+                self._tables[table.meaning] = (self.declared[place].name, table)
         self._durable = metrics.durable()
         for name, counter in self._durable.items():
             self._tables[counter.table.meaning] = (name, counter.table)
@@ -137,7 +139,8 @@ class Engine:
 
     def restore(self) -> dict[tuple[str, str], Position]:
         """Take back the last checkpoint; returns (input, partition) → position. Raises `StateError`."""
-        moving = [self.instruments[place].table.meaning for place in self._partitions.places]
+        moving = [table.meaning for part in self._partitions.kept.values() for table in part.tables]
+        moving = moving if self._partitions.moving else []
         remembers = any(rules.deduplicate for rules in self._inputs.values())
         restored = self._store.restore(self._tables, moving, self._options.window.age if remembers else 0.0)
         known = {info.meaning: info for info in restored.tables}
@@ -195,8 +198,8 @@ class Engine:
 
     def _fresh(self) -> Iterator[tuple[str, Instrument]]:
         """Every metric that a replica's tables are of, with an instrument of it that is empty."""
-        for place, one in enumerate(self.declared):
-            if place not in self._partitions.places:
+        for one, instrument in zip(self.declared, self.instruments, strict=True):
+            if instrument.tables:
                 yield one.name, self._kinds[one.spec.type](one)
         yield from self._metrics.durable().items()
 
@@ -308,7 +311,7 @@ class Engine:
         deduplicator.accept(now, [digest for index, digest in enumerate(digests) if index not in gone])
         return deltas, OWN_REDUCER, repeats
 
-    def _local(self, name: str, partition: str, delta: Delta, reducer: int) -> list[LocalSlots]:
+    def _local(self, name: str, partition: str, delta: Delta, reducer: int) -> list[Slots]:
         slots = self._slots.get((reducer, name))
         if slots is None or slots.generation != delta.generation:
             slots = ReducerSlots(delta.generation, self.instruments, self._partitions)
@@ -318,14 +321,15 @@ class Engine:
     def _discard(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
         for one, slots in zip(delta.metrics, self._local(name, partition, delta, reducer), strict=True):
             if one is not None:
-                slots.announce(one.groups.new)
+                slots.replica.announce(one.groups.new)
 
     def _merge(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
-        moving = self._partitions.of(partition).instruments
+        parts = self._partitions.of(partition).parts
         local = self._local(name, partition, delta, reducer)
         for place, one in enumerate(delta.metrics):
             if one is not None:
-                merged = moving.get(place, self.instruments[place]).merge(one, local[place])
+                local[place].replica.announce(one.groups.new)
+                merged = self.instruments[place].merge(one, local[place], parts.get(place))
                 declared = self.declared[place]
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
                 self._count("evalgauge_values_unobserved", (declared.name,), merged.unobserved)
@@ -399,8 +403,9 @@ class Engine:
         with self._lock:
             for _, table in self._tables.values():
                 table.publish()
-            for _, table in self._partitions.tables():
-                table.publish()
+            if self._partitions.moving:
+                for *_, table in self._partitions.tables():
+                    table.publish()
         self.positioned.update(name for name, _ in self._positions)
         self._known_tables.update(info.meaning for info in commit.tables)
         self._partitions.committed()
@@ -433,7 +438,7 @@ class Engine:
                 if meaning not in self._known_tables:
                     commit.tables.append(TableInfo(meaning, metric))
                 commit.pages += ((meaning, page) for page in table.pages(now, before))
-        for partition, table in self._partitions.tables():
+        for partition, _, table in self._partitions.tables() if self._partitions.moving else ():
             if table.dirty():
                 pages = table.pages(now, before)
                 commit.partition_pages += ((partition, table.meaning, page) for page in pages)
@@ -469,20 +474,17 @@ class Engine:
             return self._frozen.beside(found)
 
     def _families(self, place: int) -> Sequence[Family]:
-        if place not in self._partitions.places:
-            return self.instruments[place].families(self._generation)
-        first, *beside = self._partitions.all_of(place) or [self.instruments[place]]
-        return first.families(next(_generations), beside)
+        come_and_go = self._partitions.moving and place in self._partitions.kept
+        generation = next(_generations) if come_and_go else self._generation
+        return self.instruments[place].families(generation, self._partitions.all_of(place))
 
     def series(self) -> dict[str, tuple[int, int]]:
         """Metric → (series in use, limit)."""
         found = {}
         for place, one in enumerate(self.declared):
-            index = self.instruments[place].index()
-            held = [index]
-            if place in self._partitions.places:
-                held = [instrument.index() for instrument in self._partitions.all_of(place)]
-            found[one.name] = (sum(len(each.series) for each in held), index.limit * max(len(held), 1))
+            own = self.instruments[place].index()
+            held = [part.index() for part in self._partitions.all_of(place)] if own is None else [own]
+            found[one.name] = (sum(len(each.series) for each in held), one.spec.limit * max(len(held), 1))
         return found
 
     def _count(self, name: str, labels: tuple[str, ...], amount: int) -> None:

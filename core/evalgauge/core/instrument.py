@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
-    from evalgauge.core.instruments.grouping import LocalSlots
+    from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.pack.model import EventSpec, MetricSpec
     from evalgauge.core.series import SeriesIndex
     from evalgauge.core.table import Table
@@ -53,32 +53,55 @@ class Reducing(Protocol):
         """The delta since the last call, None if there is nothing to tell."""
 
 
+class Part(Protocol):
+    """What an instrument keeps of one partition, and what therefore moves with it."""
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """Its tables."""
+
+    def index(self) -> SeriesIndex:
+        """The index of its series."""
+
+
 class Instrument(Protocol):
-    """The owning half. Found by the entry-point group `evalgauge.instruments` under the metric's `type`."""
+    """The owning half. Found by the entry-point group `evalgauge.instruments` under the metric's `type`.
+
+    What it keeps itself is the replica's and stays; what it keeps of a partition it makes a `Part` for.
+    """
 
     version: ClassVar[int]
     """Raised when the state of the same declaration comes to mean something else."""
     keyed: ClassVar[bool] = False
     """It keeps state by key, so that all events of a key must be in one partition. May be left out."""
-    table: Table
 
     def __init__(self, declared: Declared) -> None: ...
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """The replica's tables."""
 
     @staticmethod
     def reducing(declared: Declared) -> Reducing:
         """A reducing half for one reducer."""
 
-    def merge(self, delta: Any, local: LocalSlots) -> Merged:
-        """Apply a delta to the live state. Must not raise: whatever can fail belongs in `reduce`."""
+    def part(self) -> Part | None:
+        """The state of one more partition, empty; None where it keeps none by partition."""
 
-    def index(self) -> SeriesIndex:
-        """The index of its series."""
+    def merge(self, delta: Any, slots: Slots, part: Any) -> Merged:
+        """Apply a delta of a partition, whose `Part` it is, to the live state.
 
-    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
+        Must not raise: whatever can fail belongs in `reduce`.
+        """
+
+    def index(self) -> SeriesIndex | None:
+        """The index of the replica's series; None where it keeps none."""
+
+    def families(self, generation: int, parts: Sequence[Any]) -> Sequence[Family]:
         """What is committed, as families; called with the engine's lock held.
 
-        Where the table's scope is the partition and partitions come and go, `beside` holds the same instrument of the
-        other partitions that are ours: the families tell of all of them. The rows may change then with each call.
+        `parts` are those of all partitions that are ours: the families tell of all of them. Where partitions come and
+        go the rows may change with each call.
         """
 
 

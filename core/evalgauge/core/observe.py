@@ -14,9 +14,10 @@ from evalgauge.core.decode import CloudEventsShape, decode, event_types
 from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Limits, Reason
 from evalgauge.core.instrument import Declared
-from evalgauge.core.instruments.grouping import LocalSlots
+from evalgauge.core.instruments.grouping import LocalSlots, Slots
 from evalgauge.core.mapped import MappedShape
 from evalgauge.core.selfmetrics import PROCESS
+from evalgauge.core.series import SeriesIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,11 +147,17 @@ class Observer:
             if delta is None:
                 continue
             instrument = kind(declared)
-            merged = instrument.merge(delta, LocalSlots(instrument.index()))
-            for _ in instrument.table.pages(0.0, 0.0):
-                pass
-            instrument.table.publish()
-            for family in instrument.families(0):
+            part = instrument.part()
+            slots = Slots(
+                LocalSlots(instrument.index() or SeriesIndex((), 0)), part.index() if part else None
+            )
+            slots.replica.announce(delta.groups.new)
+            merged = instrument.merge(delta, slots, part)
+            for table in (*instrument.tables, *(part.tables if part else ())):
+                for _ in table.pages(0.0, 0.0):
+                    pass
+                table.publish()
+            for family in instrument.families(0, [part] if part else []):
                 yield from _of_family(family)
             if merged.unobserved:
                 yield Reading(declared.name, {}, None)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from evalgauge.core.deduplicate import Deduplicator, Window
 from evalgauge.core.errors import StateError
-from evalgauge.core.instruments.grouping import LocalSlots
-from evalgauge.core.table import Scope
+from evalgauge.core.instruments.grouping import LocalSlots, Slots
+from evalgauge.core.series import SeriesIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from evalgauge.core.collect import PartitionPages
-    from evalgauge.core.instrument import Declared, Instrument
+    from evalgauge.core.instrument import Declared, Instrument, Part
     from evalgauge.core.table import Page, Table
 
 
@@ -31,8 +31,8 @@ def load(name: str, table: Table, pages: Iterable[Page]) -> None:
 class PartitionState:
     """What belongs to one partition."""
 
-    def __init__(self, instruments: dict[int, Instrument], window: Window) -> None:
-        self.instruments = instruments
+    def __init__(self, parts: dict[int, Part], window: Window) -> None:
+        self.parts = parts
         """By place among the metrics declared."""
         self.deduplicator = Deduplicator(window)
 
@@ -43,16 +43,18 @@ class Partitions:
     def __init__(
         self, declared: Sequence[Declared], instruments: Sequence[Instrument], window: Window, *, moving: bool
     ) -> None:
-        """`instruments` are those of the replica; `moving` says that partitions come and go."""
+        """`moving` says that partitions come and go."""
         self._declared = declared
+        self._instruments = instruments
         self._window = window
         self.moving = moving
-        self.places = [
-            place for place, one in enumerate(instruments) if moving and one.table.scope is Scope.PARTITION
-        ]
-        """Places of the metrics that are kept by partition; the replica's instruments of these stay empty."""
-        self._kinds = {place: type(instruments[place]) for place in self.places}
-        self._held: dict[str, PartitionState] = {} if moving else {"": PartitionState({}, window)}
+        self.kept = self._parts()
+        """An empty `Part` of each metric that keeps something by partition, by place among the metrics declared."""
+        self._held: dict[str, PartitionState] = {} if moving else {"": PartitionState(self._parts(), window)}
+
+    def _parts(self) -> dict[int, Part]:
+        made = {place: instrument.part() for place, instrument in enumerate(self._instruments)}
+        return {place: part for place, part in made.items() if part is not None}
 
     def of(self, partition: str) -> PartitionState:
         """The state a partition's events change."""
@@ -66,18 +68,18 @@ class Partitions:
         """Every partition's."""
         yield from self._held.items()
 
-    def all_of(self, place: int) -> list[Instrument]:
-        """One metric's instrument of every partition, in order of their names."""
-        return [self._held[name].instruments[place] for name in sorted(self._held)]
+    def all_of(self, place: int) -> list[Part]:
+        """One metric's part of every partition, in order of their names."""
+        return [self._held[name].parts[place] for name in sorted(self._held) if place in self.kept]
 
     def restored(self, partition: str, found: PartitionPages) -> PartitionState:
         """The state that a partition comes with. Raises `StateError`."""
-        state = PartitionState(
-            {place: kind(self._declared[place]) for place, kind in self._kinds.items()}, self._window
-        )
-        for place, instrument in state.instruments.items():
-            pages = found.pages.get(instrument.table.meaning, [])
-            load(f"{self._declared[place].name} for {partition}", instrument.table, pages)
+        state = PartitionState(self._parts(), self._window)
+        for place, part in state.parts.items():
+            for table in part.tables:
+                load(
+                    f"{self._declared[place].name} for {partition}", table, found.pages.get(table.meaning, [])
+                )
         state.deduplicator.restore(found.digests)
         return state
 
@@ -89,11 +91,12 @@ class Partitions:
         """It is ours no more."""
         self._held.pop(partition, None)
 
-    def tables(self) -> Iterator[tuple[str, Table]]:
-        """(partition, table) of everything that moves."""
+    def tables(self) -> Iterator[tuple[str, int, Table]]:
+        """(partition, place among the metrics declared, table) of everything that is kept by partition."""
         for partition, state in self._held.items():
-            for instrument in state.instruments.values():
-                yield partition, instrument.table
+            for place, part in state.parts.items():
+                for table in part.tables:
+                    yield partition, place, table
 
     def fresh(self) -> dict[str, bytes]:
         """Digests accepted since the last commit, by partition."""
@@ -114,21 +117,23 @@ class ReducerSlots:
 
     def __init__(self, generation: int, instruments: Sequence[Instrument], partitions: Partitions) -> None:
         self.generation = generation
-        self._slots = [LocalSlots(instrument.index()) for instrument in instruments]
+        self._announced = [LocalSlots(instrument.index() or SeriesIndex((), 0)) for instrument in instruments]
         self._partitions = partitions
-        self._moving: dict[str, list[LocalSlots]] = {}
+        self._replica = [Slots(one, None) for one in self._announced]
+        self._held: dict[str, list[Slots]] = {}
 
-    def of(self, partition: str) -> list[LocalSlots]:
+    def of(self, partition: str) -> list[Slots]:
         """By place among the metrics declared."""
-        if not self._partitions.places:
-            return self._slots
-        found = self._moving.get(partition)
+        if not self._partitions.kept:
+            return self._replica
+        partition = partition if self._partitions.moving else ""
+        found = self._held.get(partition)
         if found is None:
-            found = self._moving[partition] = list(self._slots)
-            for place, instrument in self._partitions.of(partition).instruments.items():
-                found[place] = self._slots[place].beside(instrument.index())
+            found = self._held[partition] = list(self._replica)
+            for place, part in self._partitions.of(partition).parts.items():
+                found[place] = Slots(self._announced[place], part.index())
         return found
 
     def drop(self, partition: str) -> None:
         """Its state is gone."""
-        self._moving.pop(partition, None)
+        self._held.pop(partition, None)

@@ -26,13 +26,6 @@ PAGE = 1 << PAGE_BITS
 _Extras = tuple[dict[int, str], list[tuple[int, int, str, str, float, float]], dict[int, tuple[str, str]]]
 
 
-class Scope(StrEnum):
-    """Whose a table is, and so whether it moves when a partition does."""
-
-    REPLICA = "replica"
-    PARTITION = "partition"
-
-
 class PageKind(StrEnum):
     """What a page holds of its slots."""
 
@@ -63,11 +56,9 @@ class Table:
         meaning: str,
         index: SeriesIndex,
         columns: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
-        scope: Scope = Scope.REPLICA,
     ) -> None:
         self.meaning = meaning
         self.index = index
-        self.scope = scope
         self.live = {name: Growing(shape, dtype) for name, (shape, dtype) in columns.items()}
         self.shown = {name: Growing(shape, dtype) for name, (shape, dtype) in columns.items()}
         self.created = Growing((), np.float64, fill=np.nan)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
-from evalgauge.core.instruments.grouping import LocalSlots, series_index
+from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.increments import (
     SUM_WORDS,
     Accumulator,
@@ -73,6 +73,7 @@ class Counter:
             columns |= dict.fromkeys(SUM_WORDS, ((), np.int64))
         index = series_index(self._spec, list(declared.types.values()))
         self.table = Table(meaning(declared, self.version), index, columns)
+        self.tables = (self.table,)
         self._sums = Growing((), np.float64)
 
     @staticmethod
@@ -84,9 +85,14 @@ class Counter:
         """The index of its series."""
         return self.table.index
 
-    def merge(self, delta: Increments | Singles, local: LocalSlots) -> Merged:
+    @staticmethod
+    def part() -> None:
+        """It keeps nothing by partition."""
+
+    def merge(self, delta: Increments | Singles, slots: Slots, part: None) -> Merged:
         """Add increments."""
-        return merge(self.table, "count", delta, local)
+        del part
+        return merge(self.table, "count", delta, slots.replica)
 
     def add(self, labels: tuple[str, ...], amount: int) -> None:
         """Count something that is no event, under a label set."""
@@ -94,9 +100,9 @@ class Counter:
         self.table.column("count")[slot] += amount
         self.table.touch(np.array([slot]))
 
-    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
+    def families(self, generation: int, parts: Sequence[None] = ()) -> Sequence[Family]:
         """The committed counts."""
-        del beside  # its scope is the replica: there are none
+        del parts
         table = self.table
         rows = table.rows
         values: NDArray[np.float64] | NDArray[np.int64]

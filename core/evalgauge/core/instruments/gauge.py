@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
-from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, series_index
+from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, Slots, series_index
 from evalgauge.core.instruments.histogram import in_base_unit
 from evalgauge.core.pack.model import GaugeSpec
-from evalgauge.core.table import Scope, Table
+from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
@@ -108,46 +108,19 @@ class ReducingGauge:
         return GaugeDelta(groups, taken[0], taken[1], settings)
 
 
-class Gauge:
-    """A set value (scope: partition) or a net count of ups and downs (scope: replica). Exposed as `<name>`."""
+class Settings:
+    """What the events of one partition set: the greatest setting of each label set."""
 
-    version: ClassVar[int] = 1
-    keyed: ClassVar[bool] = False
-
-    def __init__(self, declared: Declared) -> None:
-        assert isinstance(declared.spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
-        self._spec = declared.spec
-        self._name = declared.name
-        self._unit = UNITS[unit_of(declared) or "1"]
-        index = series_index(self._spec, list(declared.types.values()))
-        hashed = meaning(declared, self.version)
-        if self._spec.value is None:
-            self.table = Table(hashed, index, {"net": ((), np.int64)})
-        else:
-            columns = {"value": ((), np.float64), "time": ((), np.int64)}
-            self.table = Table(hashed, index, columns, Scope.PARTITION)
-
-    @staticmethod
-    def reducing(declared: Declared) -> ReducingGauge:
-        """The reducing half."""
-        return ReducingGauge(declared)
+    def __init__(self, meaning: str, index: SeriesIndex) -> None:
+        self.table = Table(meaning, index, {"value": ((), np.float64), "time": ((), np.int64)})
+        self.tables = (self.table,)
 
     def index(self) -> SeriesIndex:
         """The index of its series."""
         return self.table.index
 
-    def merge(self, delta: GaugeDelta, local: LocalSlots) -> Merged:
-        """Apply changes."""
-        local.announce(delta.groups.new)
-        slots, overflow = local.resolve(delta.groups)
-        if self._spec.value is None:
-            np.add.at(self.table.column("net"), slots, delta.net)
-        else:
-            self._merge_settings(delta, local)
-        self.table.touch(slots)
-        return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
-
-    def _merge_settings(self, delta: GaugeDelta, local: LocalSlots) -> None:
+    def merge(self, delta: GaugeDelta, local: LocalSlots) -> None:
+        """Take greater settings over."""
         values, times = self.table.column("value"), self.table.column("time")
         resolved = local.resolved(list(delta.settings))
         for slot, setting in zip(resolved, delta.settings.values(), strict=True):
@@ -157,48 +130,92 @@ class Gauge:
                 self.table.ties[slot] = (setting.source, setting.id)
         self.table.touch_extras(resolved)
 
-    def set(self, labels: tuple[str, ...], value: float) -> None:
-        """Set something that no event tells, in the base unit, under a label set."""
-        slot, _ = self.table.index.resolve(labels)
-        self.table.column("value")[slot] = value
-        self.table.touch(np.array([slot]))
 
-    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
+class Gauge:
+    """A set value, kept by partition, or a net count of ups and downs, the replica's. Exposed as `<name>`."""
+
+    version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = False
+
+    def __init__(self, declared: Declared) -> None:
+        assert isinstance(declared.spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
+        self._declared = declared
+        self._spec = declared.spec
+        self._unit = UNITS[unit_of(declared) or "1"]
+        self._net: Table | None = None
+        if self._spec.value is None:
+            self._net = Table(meaning(declared, self.version), self._index(), {"net": ((), np.int64)})
+        self.tables = () if self._net is None else (self._net,)
+
+    def _index(self) -> SeriesIndex:
+        return series_index(self._spec, list(self._declared.types.values()))
+
+    @staticmethod
+    def reducing(declared: Declared) -> ReducingGauge:
+        """The reducing half."""
+        return ReducingGauge(declared)
+
+    def part(self) -> Settings | None:
+        """What is set, of one partition."""
+        return None if self._net else Settings(meaning(self._declared, self.version), self._index())
+
+    def index(self) -> SeriesIndex | None:
+        """The index of the net counts."""
+        return None if self._net is None else self._net.index
+
+    def merge(self, delta: GaugeDelta, slots: Slots, part: Settings | None) -> Merged:
+        """Apply changes."""
+        local = slots.replica if part is None else slots.part
+        places, overflow = local.resolve(delta.groups)
+        if part is not None:
+            part.merge(delta, local)
+            part.table.touch(places)
+        elif self._net is not None:
+            np.add.at(self._net.column("net"), places, delta.net)
+            self._net.touch(places)
+        return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
+
+    def families(self, generation: int, parts: Sequence[Settings] = ()) -> Sequence[Family]:
         """The committed values; of partitions that have the same series the greatest setting's."""
-        table, rows = self.table, self.table.rows
-        if beside:
-            series, values, born = self._together([self, *beside])
-        elif self._spec.value is None:
+        series: Sequence[tuple[str, ...]]
+        values: NDArray[Any]
+        if self._net is not None:
+            table, rows = self._net, self._net.rows
             series, values = table.index.series, table.shown["net"].reserve(rows)[:rows].copy()
             born = table.born.reserve(rows)[:rows].copy()
-        else:
+        elif len(parts) == 1:
+            table, rows = parts[0].table, parts[0].table.rows
             series, values = table.index.series, table.shown["value"].reserve(rows)[:rows].copy()
             born = table.born.reserve(rows)[:rows].copy()
+        else:
+            series, values, born = _together(parts)
         return [
             Family(
-                name=self._name,
+                name=self._declared.name,
                 kind="gauge",
                 help=self._spec.help,
                 unit=self._unit.base,
-                label_names=table.index.names,
+                label_names=tuple(self._spec.labels),
                 series=series,
-                values=values if self._spec.value is None else in_base_unit(values, self._unit),
+                values=values if self._net is not None else in_base_unit(values, self._unit),
                 created=np.full(len(values), np.nan),
                 born=born,
                 generation=generation,
             )
         ]
 
-    @staticmethod
-    def _together(gauges: Sequence[Gauge]) -> tuple[list[tuple[str, ...]], NDArray[Any], NDArray[np.float64]]:
-        newest: dict[tuple[str, ...], tuple[tuple[int, tuple[str, str]], float, float]] = {}
-        for table in (gauge.table for gauge in gauges):
-            times, values = table.shown["time"].data.tolist(), table.shown["value"].data.tolist()
-            born = table.born.data.tolist()
-            for slot, labels in enumerate(table.index.series[: table.rows]):
-                setting = (times[slot], table.shown_ties.get(slot, ("", ""))), values[slot], born[slot]
-                held = newest.get(labels)
-                if held is None or setting[0] > held[0]:
-                    newest[labels] = setting
-        found = list(newest.values())
-        return list(newest), np.array([one[1] for one in found]), np.array([one[2] for one in found])
+
+def _together(
+    parts: Sequence[Settings],
+) -> tuple[list[tuple[str, ...]], NDArray[np.float64], NDArray[np.float64]]:
+    newest: dict[tuple[str, ...], tuple[tuple[int, tuple[str, str]], float, float]] = {}
+    for table in (part.table for part in parts):
+        times, values = table.shown["time"].data.tolist(), table.shown["value"].data.tolist()
+        born = table.born.data.tolist()
+        for slot, labels in enumerate(table.index.series[: table.rows]):
+            setting = (times[slot], table.shown_ties.get(slot, ("", ""))), values[slot], born[slot]
+            held = newest.get(labels)
+            if held is None or setting[0] > held[0]:
+                newest[labels] = setting
+    found = list(newest.values())
+    return list(newest), np.array([one[1] for one in found]), np.array([one[2] for one in found])

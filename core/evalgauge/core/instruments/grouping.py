@@ -224,3 +224,18 @@ class LocalSlots:
         """Slots of the state for local slots that a delta touched, once `resolve` was called for it."""
         found: list[int] = self._slots.data[np.array(local, np.intp)].tolist()
         return found
+
+
+class Slots:
+    """What the local slots of one metric in one reducer are, for one partition's events."""
+
+    def __init__(self, announced: LocalSlots, part: SeriesIndex | None) -> None:
+        """`announced` are those of the replica, `part` the index of what is kept of the partition."""
+        self.replica = announced
+        self._part = None if part is None else announced.beside(part)
+
+    @property
+    def part(self) -> LocalSlots:
+        """In what is kept of the partition."""
+        assert self._part is not None  # noqa: S101 - against a fault of the caller: it keeps nothing of partitions
+        return self._part

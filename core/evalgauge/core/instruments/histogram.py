@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
-from evalgauge.core.instruments.grouping import LocalSlots, series_index
+from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.increments import (
     SUM_WORDS,
     Accumulator,
@@ -85,6 +85,7 @@ class Histogram:
         columns = {"buckets": ((self._width,), np.int64)} | dict.fromkeys(SUM_WORDS, ((), np.int64))
         index = series_index(self._spec, list(declared.types.values()))
         self.table = Table(meaning(declared, self.version), index, columns)
+        self.tables = (self.table,)
         self._sums = Growing((), np.float64)
 
     @staticmethod
@@ -96,13 +97,18 @@ class Histogram:
         """The index of its series."""
         return self.table.index
 
-    def merge(self, delta: Increments | Singles, local: LocalSlots) -> Merged:
-        """Add increments."""
-        return merge(self.table, "buckets", delta, local)
+    @staticmethod
+    def part() -> None:
+        """It keeps nothing by partition."""
 
-    def families(self, generation: int, beside: Sequence[Self] = ()) -> Sequence[Family]:
+    def merge(self, delta: Increments | Singles, slots: Slots, part: None) -> Merged:
+        """Add increments."""
+        del part
+        return merge(self.table, "buckets", delta, slots.replica)
+
+    def families(self, generation: int, parts: Sequence[None] = ()) -> Sequence[Family]:
         """The committed distribution."""
-        del beside  # its scope is the replica: there are none
+        del parts
         table = self.table
         rows = table.rows
         return [

@@ -133,7 +133,6 @@ class Accumulator:
 
 def merge(table: Table, column: str, delta: Increments | Singles, local: LocalSlots) -> Merged:
     """Add increments to a table whose counts stand in `column`, and whose sums stand in `SUM_WORDS`."""
-    local.announce(delta.groups.new)
     slots, overflow = local.resolve(delta.groups)
     counts = table.column(column)
     if isinstance(delta, Singles):
