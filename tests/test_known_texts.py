@@ -7,19 +7,24 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalgauge.core import known_texts
+from evalgauge.core import known_texts, reduce
+from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode
 from evalgauge.core.event import Limits
 from evalgauge.core.known_texts import KnownTexts
 from evalgauge.core.mapped import MappedShape
+from evalgauge.core.pack.model import EventSpec
 from tests.engine_helpers import Lab, event, lab, lines, mapping_of, one_by_one
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from evalgauge.core.shape import Shape
 
 MAPPING = """\
 mapping: foreign
@@ -50,6 +55,19 @@ def body_of(found: list[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in found)
 
 
+def read(shape: Shape, events: list[Any]) -> list[Any]:
+    """What is read of events of one type: ids, sources, the values and label texts of each field."""
+    ((reader, found, numbers),) = shape.group(events, np.arange(len(events)), [])
+    columns = Columns(reader, found, numbers, {}, 0.0)
+    fields = []
+    for name, spec in lab().events["lab.run"].fields.items():
+        fields.append(columns.raw(name))
+        if spec.type == "string":
+            codes, texts = columns.codes(name)
+            fields.append([texts[code] for code in codes.tolist()])
+    return [columns.ids(), columns.sources(), *fields]
+
+
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.one_of(TEXTS, st.none()), min_size=1, max_size=5), min_size=1, max_size=14))
 def test_known_or_not_the_events_are_equal(pieces: list[list[str | None]]) -> None:
@@ -70,7 +88,7 @@ def test_known_or_not_the_events_are_equal(pieces: list[list[str | None]]) -> No
             events = shape.events(body_of(found), len(found))
             expected = [shape.decode(line) for line in found]
             assert events is not None
-            assert list(map(msgspec.to_builtins, events)) == list(map(msgspec.to_builtins, expected))
+            assert read(shape, events) == read(shape, expected)
 
 
 def test_texts_are_one_object_once_they_are_known() -> None:
@@ -93,8 +111,8 @@ def test_a_piece_with_a_bad_line_teaches_and_is_decoded_as_others_are() -> None:
         body = body_of(lines(*(event(number, who=name) for number, name in enumerate(who)))) + bad
         found = decode(shape, body, Limits(), 0)
         assert [one.line for one in found.refusals] == [len(who)]
-        events = found.groups[0][1]
-        assert [one.data.f_who for one in events] == list(who)
+        ((reader, events, numbers),) = found.groups
+        assert Columns(reader, events, numbers, {}, 0.0).raw("who") == list(who)
         return events
 
     for _ in range(known_texts.STEADY + 1):
@@ -166,7 +184,11 @@ def test_metrics_are_the_same_with_known_texts(
     found = []
     for number in range(600):
         who = dice.choice(["ann", "bob", None, f"w{number}" if number % 97 == 0 else "cy"])
-        found += lines(event(number, who=who, tenant=dice.choice(["t", "u"]), kind=dice.choice("abc")))
+        named = dice.choice([{"who": who}, {"who": who}, {}])
+        if dice.random() < 0.2:
+            found += lines(event(number, dice.choice(["lab.opened", "lab.closed"]), **named))
+        else:
+            found += lines(event(number, tenant=dice.choice(["t", "u"]), kind=dice.choice("abc"), **named))
         if dice.random() < 0.01:
             wrong = dice.choice([{"kind": "z"}, {"tenant": "x" * 21}])
             found += dice.choice([[b"{bad"], lines(event(number, **wrong))])
@@ -178,3 +200,43 @@ def test_metrics_are_the_same_with_known_texts(
             bench.feed(body_of(found[start : start + 25]))
         bench.engine.commit()
         assert (bench.shown(), bench.counted()) == (expected, counted)
+    # Pieces of one chunk, some of which know their texts and some do not, are looked at in their order.
+    monkeypatch.setattr(reduce, "PIECE_BYTES", 7_000)
+    with Lab(tmp_path / "together") as bench:
+        bench.feed(body_of(found))
+        bench.engine.commit()
+        assert (bench.shown(), bench.counted()) == (expected, counted)
+
+
+def test_a_tokens_tenant_stands_in_for_a_known_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event need not name its tenant then; one that names another is refused."""
+    seen = []
+    for steady in (1 << 20, 0):
+        monkeypatch.setattr(known_texts, "STEADY", steady)
+        with Lab(tmp_path / str(steady)) as bench:
+            for number in range(6):
+                named: list[dict[str, str | None]] = [{"tenant": "t"}, {"tenant": None}, {"tenant": "u"}]
+                told = [event(10 * number + n, who=f"w{n}", **one) for n, one in enumerate(named)]
+                del told[1]["data"]["tenant"]
+                verdict = bench.put(*told, tenant="t")
+                assert (verdict.accepted, verdict.rejected) == (2, 1)
+            seen.append((bench.shown(), bench.counted()))
+    assert seen[0] == seen[1]
+
+
+def test_a_field_that_holds_a_trace_is_a_text_and_not_learnt() -> None:
+    """It is read as one, for exemplars."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    fields = {name: {"type": "string", "description": "Text."} for name in ("who", "traceparent")}
+    spec = EventSpec.model_validate({"description": "One event.", "fields": fields})
+    shape = CloudEventsShape({"lab.traced": spec})
+    body = body_of(lines(event(1, "lab.traced", who="a", traceparent=trace)))
+    body = body.replace(b'"traceparent"', b'"x"').replace(
+        b'"who"', b'"traceparent": "%s", "who"' % trace.encode()
+    )
+    for _ in range(known_texts.STEADY + 2):
+        ((reader, events, numbers),) = shape.group(shape.events(body, 1) or [], np.arange(1), [])
+    columns = Columns(reader, events, numbers, {}, 0.0)
+    assert shape._known._knowing is not None
+    assert columns.traceparents() == [trace]
+    assert columns.raw("who") == ["a"]

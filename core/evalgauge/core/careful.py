@@ -26,6 +26,10 @@ _INDEX, _BYTE = re.compile(r" at `\$\[(\d{1,9})\][^`]*`$"), re.compile(r"\(byte 
 """Where msgspec's errors say which of the lines, or which byte, is at fault: at the end, since they quote the event."""
 
 
+class _OutOfDateError(Exception):
+    """The decoder that the piece was begun with does not know all of its texts."""
+
+
 class Careful:
     """The lines of one piece, each judged for itself."""
 
@@ -42,27 +46,37 @@ class Careful:
         self._deep = deep
         """Lines that are nested too deep."""
         self._first = first_line
-        self._decoder = shape.decoder()
         self._starts, self._ends = lines.starts.tolist(), lines.ends.tolist()
-        self._result = Decoded(lines=len(lines.ends))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._decoder = self._shape.decoder()
+        self._result = Decoded(lines=len(self._ends))
         self._events: list[Any] = []
         self._good: list[tuple[int, int]] = []
         """The lines whose events were taken: first, and the one after the last."""
 
     def decoded(self) -> Decoded:
         """All lines."""
-        count, first = len(self._ends), 0
-        for odd in [*np.flatnonzero(~self._lines.plain).tolist(), count]:
-            self._take(first, odd)
-            if odd < count:
-                self._judge(odd)
-            first = odd + 1
+        try:
+            self._take_all()
+        except _OutOfDateError:  # events of two decoders are not alike, and a piece has those of one
+            self._begin()
+            self._take_all()
         self._result.received = len(self._events) + len(self._result.refusals)
         spans = [np.arange(first, last, dtype=np.int64) for first, last in self._good]
         numbers = np.concatenate([np.empty(0, np.int64), *spans]) + self._first
         group(self._result, self._shape, self._events, numbers, self._body, self._lines, self._first)
         self._shape.learn(self._events)
         return self._result
+
+    def _take_all(self) -> None:
+        count, first = len(self._ends), 0
+        for odd in [*np.flatnonzero(~self._lines.plain).tolist(), count]:
+            self._take(first, odd)
+            if odd < count:
+                self._judge(odd)
+            first = odd + 1
 
     def _take(self, first: int, last: int) -> None:
         """Take plain lines."""
@@ -122,13 +136,17 @@ class Careful:
         self._result.refusals.append(Refusal(self._first + line, *finding, text))
 
     def _decodes(self, line: bytes) -> bool:
-        """Take one line, if it can be."""
+        """Take one line, if it can be. Raises `_OutOfDateError`."""
         try:
-            self._events.append(self._shape.decode(line))
+            event = self._decoder.decode(line)
         except UNDECODABLE:
-            return False
-        self._shape.reconsider(line)
-        self._decoder = self._shape.decoder()
+            try:
+                event = self._shape.decode(line)
+            except UNDECODABLE:
+                return False
+            if self._shape.reconsider(line):
+                raise _OutOfDateError from None
+        self._events.append(event)
         return True
 
     def _outer(self, line: int, text: bytes) -> Finding | None:

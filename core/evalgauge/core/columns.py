@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,9 @@ _MICROSECOND = timedelta(microseconds=1)
 TRACEPARENT = "traceparent"
 """CloudEvents extension that names an event's trace; a data field of that name serves where the envelope has none."""
 
+ABSENT = -1.0
+"""What stands for an absent field whose texts are decoded as numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldReader:
@@ -46,6 +50,8 @@ class FieldReader:
     """The value is JSON of any kind, and not decoded."""
     scalar: bool = False
     """The value may be any JSON scalar, whatever the field's type."""
+    texts: tuple[str, ...] | None = None
+    """Text fields: each value is the number of one of these, `ABSENT` or None; without them it is the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +136,19 @@ class Columns:
         return self.reader.fields[field].number
 
     def raw(self, field: str) -> list[Any]:
-        """The values as decoded, None where absent; payloads as `Raw`, null among them."""
+        """The values as they came, None where absent; payloads as `Raw`, null among them."""
         found = self._raw.get(field)
         if found is None:
             reader = self.reader.fields[field]
-            path = reader.path
-            found = [reader.constant] * self.n if path is None else path.column(self._bodies())
+            found = [reader.constant] * self.n if reader.path is None else self._decoded(reader.path)
+            if reader.texts is not None:
+                texts = (*reader.texts, None)
+                found = [None if number is None else texts[int(number)] for number in found]
             self._raw[field] = found
         return found
+
+    def _decoded(self, path: Path) -> list[Any]:
+        return path.column(self._bodies())
 
     def _bodies(self) -> Sequence[Any]:
         if self._body is None:
@@ -155,6 +166,9 @@ class Columns:
                 found = np.full(self.n, encoder.code_of_text(self._forced[field]), np.intp)
             elif reader.path is None:
                 found = np.full(self.n, encoder[reader.constant], np.intp)
+            elif reader.texts is not None:
+                numbers = _floats(self._decoded(reader.path), ABSENT).astype(np.intp)
+                found = encoder.codes_of(reader.texts, numbers)
             else:
                 found = np.frombuffer(_packed("n", list(map(encoder.__getitem__, self.raw(field)))), np.intp)
             self._codes[field] = found
@@ -278,8 +292,8 @@ def _packed(kind: str, values: list[Any]) -> bytearray:
     return bytearray(struct.pack(f"{len(values)}{kind}", *values))
 
 
-def _floats(values: list[Any]) -> NDArray[np.float64]:
+def _floats(values: list[Any], absent: float = math.nan) -> NDArray[np.float64]:
     try:  # the quick way knows no None
         return np.frombuffer(_packed("d", values), np.float64)
     except struct.error:
-        return np.array(values, np.float64)
+        return np.frombuffer(_packed("d", [absent if one is None else one for one in values]), np.float64)

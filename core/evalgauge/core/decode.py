@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
@@ -12,11 +13,11 @@ import msgspec
 import numpy as np
 
 from evalgauge.core.careful import Careful, group
-from evalgauge.core.columns import EnvelopeReader, FieldReader, TypeReader
+from evalgauge.core.columns import ABSENT, TRACEPARENT, EnvelopeReader, FieldReader, TypeReader
 from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason
 from evalgauge.core.filters import text_of
-from evalgauge.core.known_texts import KnownTexts, known
+from evalgauge.core.known_texts import KnownTexts, known, numbered
 from evalgauge.core.lines import has_returns, survey, too_deep
 from evalgauge.core.reading import Path
 from evalgauge.core.shape import Decoded, Shape
@@ -122,26 +123,32 @@ class CloudEventsShape:
         self._types = types
         self.tenant_given = tenant_given
         self._readers = [
-            TypeReader(name, spec, _ENVELOPE, _native_fields(spec), Path("data"), _check_of(spec))
+            TypeReader(name, spec, _ENVELOPE, _native_fields(spec, {}), Path("data"), _check_of(spec))
             for name, spec in types.items()
         ]
         self._reader_of: dict[type, TypeReader] = {}
-        """By struct: that of any event, and that of events whose texts are known. A piece may hold both."""
+        """By struct: that of any event, and that of events whose texts are known. A piece has one kind of them."""
         self._knowing: list[type] = []
         """The structs of the latter."""
-        self._decoder = self._decoder_of({})
+        self._decoder = self._decoder_of(self._readers, {})
         self._texts = {
             reader.type: [("", Path("source"))]
-            + [(name, Path(f"data.f_{name}")) for name, one in reader.spec.fields.items() if _is_text(one)]
+            + [
+                (name, Path(f"data.f_{name}"))
+                for name, one in reader.spec.fields.items()
+                if _is_text(name, one)
+            ]
             for reader in self._readers
         }
         self._known = KnownTexts(self._decoder, self._texts_of, self._knowing_decoder)
 
-    def _decoder_of(self, texts: Mapping[tuple[str, str], tuple[str, ...]]) -> msgspec.json.Decoder[Any]:
+    def _decoder_of(
+        self, readers: Sequence[TypeReader], texts: Mapping[tuple[str, str], tuple[str, ...]]
+    ) -> msgspec.json.Decoder[Any]:
         """A decoder for events whose fields have these texts; (event type, field) → texts; "" is the source."""
-        single = len(self._readers) == 1
+        single = len(readers) == 1
         structs: list[type] = []
-        for number, reader in enumerate(self._readers):
+        for number, reader in enumerate(readers):
             name = reader.type
             types = {key: found for (type_, key), found in texts.items() if type_ == name}
             source = types.pop("", None)
@@ -156,14 +163,25 @@ class CloudEventsShape:
                 f"Event{number}", envelope, gc=False, kw_only=True, tag_field=tag_field, tag=tag
             )
             structs.append(struct)
-        self._reader_of.update(zip(structs, self._readers, strict=True))
+        self._reader_of.update(zip(structs, readers, strict=True))
         return msgspec.json.Decoder(Union[tuple(structs)] if structs else Literal[""])  # noqa: UP007 - made at run time
 
-    def _knowing_decoder(self, texts: Mapping[tuple[str, str], tuple[str, ...]]) -> msgspec.json.Decoder[Any]:
+    def _knowing_decoder(
+        self, learnt: Mapping[tuple[str, str], tuple[str, ...]]
+    ) -> msgspec.json.Decoder[Any]:
         for struct in self._knowing:  # of an earlier one no event is left that is not in its group
             del self._reader_of[struct]
         before = set(self._reader_of)
-        decoder = self._decoder_of(texts)
+        texts = dict(learnt)
+        readers = []
+        for plain in self._readers:
+            fields = plain.spec.fields
+            texts |= {
+                (plain.type, key): tuple(one.enum) for key, one in fields.items() if one.enum is not None
+            }
+            own = {key: texts[plain.type, key] for key in fields if (plain.type, key) in texts}
+            readers.append(replace(plain, fields=_native_fields(plain.spec, own)))
+        decoder = self._decoder_of(readers, texts)
         self._knowing = [struct for struct in self._reader_of if struct not in before]
         return decoder
 
@@ -180,9 +198,9 @@ class CloudEventsShape:
         """Decodes lines into one struct for each event type; or into one for events whose texts are known."""
         return self._known.decoder()
 
-    def reconsider(self, line: bytes) -> None:
-        """Look at an event that was decoded alone: it may have a text that is new."""
-        self._known.reconsider(line)
+    def reconsider(self, line: bytes) -> bool:
+        """Look at an event that was decoded alone: whether it has a text that is new."""
+        return self._known.reconsider(line)
 
     def learn(self, events: list[Any]) -> None:
         """Get to know the texts of a piece."""
@@ -197,19 +215,20 @@ class CloudEventsShape:
     ) -> Iterable[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
         """Events by type, in declared order of the types."""
         del bad
-        if len(self._readers) == 1:
-            if events:
-                yield self._readers[0], events, lines
+        if not events:
             return
-        readers = list(map(self._reader_of.__getitem__, map(type, events)))
-        here = set(map(id, readers))
-        for reader in self._readers:
-            if id(reader) not in here:
+        if len(self._readers) == 1:
+            yield self._reader_of[type(events[0])], events, lines
+            return
+        kinds = list(map(type, events))
+        here = set(kinds)
+        for kind, reader in self._reader_of.items():
+            if kind not in here:
                 continue
             if len(here) == 1:
                 yield reader, events, lines
                 return
-            rows = [row for row, have in enumerate(readers) if have is reader]
+            rows = [row for row, have in enumerate(kinds) if have is kind]
             yield reader, [events[row] for row in rows], lines[rows]
 
     def explain(self, line: bytes) -> Finding | None:
@@ -297,13 +316,14 @@ def _data_struct(
 ) -> type[msgspec.Struct]:
     fields: list[Any] = []
     for key, field_spec in spec.fields.items():
-        type_ = known(field_type(field_spec), texts.get(key))
+        type_ = numbered(texts[key]) if key in texts else field_type(field_spec)
         if field_spec.required and not (tenant_given and key == spec.tenant):
             fields.append((f"f_{key}", type_, msgspec.field(name=key)))
         else:
             # In a union msgspec takes Raw for null alone; Raw by itself takes null as well.
             optional = type_ if type_ is msgspec.Raw else type_ | None
-            fields.append((f"f_{key}", optional, msgspec.field(name=key, default=None)))
+            absent = ABSENT if key in texts else None
+            fields.append((f"f_{key}", optional, msgspec.field(name=key, default=absent)))
     return msgspec.defstruct(name, fields, gc=False, kw_only=True)
 
 
@@ -328,8 +348,9 @@ def field_type(spec: FieldSpec) -> Any:  # noqa: PLR0911 - one return for each c
     return Annotated[float, msgspec.Meta(ge=spec.min, le=spec.max)]
 
 
-def _is_text(spec: FieldSpec) -> bool:
-    return spec.type == "string" and spec.enum is None
+def _is_text(name: str, spec: FieldSpec) -> bool:
+    """Whether a field's texts are learnt. Those of an enum are known; a trace is read as a text."""
+    return spec.type == "string" and spec.enum is None and name != TRACEPARENT
 
 
 def is_number(spec: FieldSpec) -> bool:
@@ -342,14 +363,16 @@ def optional_text(value: Any) -> str | None:
     return None if value is None else text_of(value)
 
 
-def _native_fields(spec: EventSpec) -> dict[str, FieldReader]:
+def _native_fields(spec: EventSpec, texts: Mapping[str, tuple[str, ...]]) -> dict[str, FieldReader]:
     readers = {}
     for key, field_spec in spec.fields.items():
         path = Path(f"f_{key}")
         if field_spec.type == "any":
             readers[key] = FieldReader(path, payload=True)
         else:
-            readers[key] = FieldReader(path, number=is_number(field_spec), translate=optional_text)
+            readers[key] = FieldReader(
+                path, number=is_number(field_spec), translate=optional_text, texts=texts.get(key)
+            )
     return readers
 
 

@@ -2,13 +2,15 @@
 
 Most fields that become labels have few values. Decoded as one of the texts that are known, a value is found in the
 text's own hash table and is always the same object: no memory is taken for it, none is given back, its hash is known,
-and a look-up of it in a dictionary compares nothing. Such a decoder refuses what the plain one accepts as soon as a
-text is new; then the plain one decodes the piece, and what it brings is learnt.
+and a look-up of it in a dictionary compares nothing. Where a text becomes nothing but a label, that object can be its
+number besides, and need not be looked up at all. Such a decoder refuses what the plain one accepts as soon as a text is
+new; then the plain one decodes the piece, and what it brings is learnt.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from evalgauge.core.errors import UNDECODABLE
 
@@ -64,14 +66,16 @@ class KnownTexts(Generic[Key]):
         """The decoder to try first."""
         return self._plain if self._knowing is None else self._knowing
 
-    def reconsider(self, line: bytes) -> None:
-        """Look at an event that was decoded some other way: whether it has a text that is new."""
+    def reconsider(self, line: bytes) -> bool:
+        """Look at an event that was decoded some other way: whether it has a text that is new, which ends knowing."""
         if (
             self._knowing is not None
             and _decoded(self._knowing, line, 1) is None
             and _decoded(self._plain, line, 1) is not None
         ):
             self._forget()
+            return True
+        return False
 
     def _forget(self) -> None:
         if self._knowing is not None:
@@ -105,6 +109,25 @@ class KnownTexts(Generic[Key]):
 def known(type_: Any, texts: tuple[str, ...] | None) -> Any:
     """The msgspec type of a field that is one of these texts; None leaves its type as it is."""
     return type_ if texts is None else Literal[texts]
+
+
+class _Numbered(float, Enum):
+    """A text that is known, in arithmetic its number: a float, which msgspec allows for a text and packs quickly."""
+
+    def __new__(cls, number: int, text: str) -> Self:
+        one = float.__new__(cls, number)
+        one._value_ = text
+        return one
+
+    def __repr__(self) -> str:
+        return repr(self._value_)
+
+
+def numbered(texts: tuple[str, ...]) -> Any:
+    """The msgspec type of a field that is one of these texts, each decoded as a number: its place among them."""
+    members: Any = {f"text_{number}": (number, text) for number, text in enumerate(texts)}
+    kind: Any = _Numbered
+    return kind("KnownText", members)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview, count: int) -> list[Any] | None:

@@ -97,9 +97,9 @@ class MappedShape:
         """Decodes the paths that the mapping names; the rest of an object is skipped."""
         return self._known.decoder()
 
-    def reconsider(self, line: bytes) -> None:
-        """Look at an event that was decoded alone: it may have a text that is new."""
-        self._known.reconsider(line)
+    def reconsider(self, line: bytes) -> bool:
+        """Look at an event that was decoded alone: whether it has a text that is new."""
+        return self._known.reconsider(line)
 
     def learn(self, events: list[Any]) -> None:
         """Get to know the texts of a piece."""

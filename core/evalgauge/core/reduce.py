@@ -100,6 +100,11 @@ class _Batch:
         self._groups: dict[int, tuple[TypeReader, list[Any], list[NDArray[np.int64]]]] = {}
         """By identity of the reader."""
 
+    def takes(self, decoded: Decoded) -> bool:
+        """Whether this piece can be looked at with the others: events of one type must all be read the same way."""
+        types = {reader.type: key for key, (reader, *_) in self._groups.items()}
+        return all(types.get(reader.type, id(reader)) == id(reader) for reader, *_ in decoded.groups)
+
     def add(self, decoded: Decoded) -> int:
         """Take in the next piece; how many lines it has."""
         self.received += decoded.received
@@ -173,13 +178,17 @@ class Reducer:
         batch, line = _Batch(), 0
         shape = self._shape(tenant_given=work.tenant is not None)
         for start, end in _pieces(body):
-            line += batch.add(decode(shape, memoryview(body)[start:end], self._plan.limits, line))
+            decoded = decode(shape, memoryview(body)[start:end], self._plan.limits, line)
+            if not batch.takes(decoded):
+                self._apply(batch, work, skip, delta, digests, lines, body)
+                batch = _Batch()
+            line += batch.add(decoded)
             delta.size += end - start
             if batch.received >= BATCH_EVENTS or end == len(body):
                 self._apply(batch, work, skip, delta, digests, lines, body)
                 # Its events must not live on while the next are decoded, in twice the memory and out of cache.
                 batch = _Batch()
-            if delta.received >= DELTA_EVENTS:
+            if delta.received >= DELTA_EVENTS and not batch.received:
                 yield self._finish(delta, digests, lines)
                 delta, digests, lines = Delta(self._generation), [], []
         if delta.size or not body:

@@ -30,6 +30,7 @@ class Encoder(dict[Any, int]):
         super().__init__()
         self._translate = translate
         self._given: dict[str, int] = {}
+        self._known: tuple[tuple[str, ...], NDArray[np.intp]] = ((), np.empty(0, np.intp))
         self.texts: list[str | None] = []
         self.characters = 0
         """Length of all values: what they cost in memory."""
@@ -43,6 +44,19 @@ class Encoder(dict[Any, int]):
     def _new(self, text: str | None) -> int:
         self.texts.append(text)
         return len(self.texts) - 1
+
+    def codes_of(self, values: tuple[str, ...], numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Codes (n,) of values that are given by their `numbers` (n,) among these; -1 is an absent field."""
+        if self._known[0] is not values:
+            self._known = values, np.full(len(values) + 1, -1, np.intp)
+        table = self._known[1]
+        codes: NDArray[np.intp] = table[numbers]
+        new = numbers[codes < 0]
+        if len(new):
+            for number in dict.fromkeys(new.tolist()):
+                table[number] = self[None if number < 0 else values[number]]
+            codes = table[numbers]
+        return codes
 
     def code_of_text(self, text: str) -> int:
         """The code of a label text that is no value of the field, and so is not translated."""

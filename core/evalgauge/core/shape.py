@@ -42,11 +42,11 @@ class Shape(Protocol):
     def decode(self, line: bytes) -> Any:
         """Decode one line. Raises `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`."""
 
-    def reconsider(self, line: bytes) -> None:
-        """Look at an event that `decode` took alone: if `decoder` refuses it, what it knows is out of date."""
+    def reconsider(self, line: bytes) -> bool:
+        """Look at an event that `decode` took alone: True if `decoder` was out of date, and is another from now on."""
 
     def learn(self, events: list[Any]) -> None:
-        """Get to know events that were decoded some other way than by `events`; some may still be refused."""
+        """Get to know events that `events` did not decode; some may still be refused."""
 
     def explain(self, line: bytes) -> Finding | None:
         """Why a line is refused, judged slowly and with care; None where nothing is wrong with it."""
@@ -54,4 +54,4 @@ class Shape(Protocol):
     def group(
         self, events: list[Any], lines: NDArray[np.int64], bad: list[int]
     ) -> Iterable[tuple[TypeReader, list[Any], NDArray[np.int64]]]:
-        """Events by type. Lines that only now turn out to be wrong are added to `bad`."""
+        """Events by type, all from one decoder. Lines that only now turn out to be wrong are added to `bad`."""
