@@ -109,9 +109,7 @@ class Engine:
         self._tables: dict[str, tuple[str, Table]] = {}
         for one, instrument in zip(self.declared, self.instruments, strict=True):
             self._tables |= {table.meaning: (one.name, table) for table in instrument.tables}
-        if not self._partitions.moving:
-            for _, place, table in self._partitions.tables():
-                self._tables[table.meaning] = (self.declared[place].name, table)
+        self._tables |= {table.meaning: (name, table) for name, table in self._partitions.staying()}
         self._durable = metrics.durable()
         for name, counter in self._durable.items():
             self._tables[counter.table.meaning] = (name, counter.table)
@@ -139,8 +137,7 @@ class Engine:
 
     def restore(self) -> dict[tuple[str, str], Position]:
         """Take back the last checkpoint; returns (input, partition) → position. Raises `StateError`."""
-        moving = [table.meaning for part in self._partitions.kept.values() for table in part.tables]
-        moving = moving if self._partitions.moving else []
+        moving = self._partitions.meanings()
         remembers = any(rules.deduplicate for rules in self._inputs.values())
         restored = self._store.restore(self._tables, moving, self._options.window.age if remembers else 0.0)
         known = {info.meaning: info for info in restored.tables}
@@ -403,9 +400,8 @@ class Engine:
         with self._lock:
             for _, table in self._tables.values():
                 table.publish()
-            if self._partitions.moving:
-                for *_, table in self._partitions.tables():
-                    table.publish()
+            for _, table in self._partitions.tables():
+                table.publish()
         self.positioned.update(name for name, _ in self._positions)
         self._known_tables.update(info.meaning for info in commit.tables)
         self._partitions.committed()
@@ -438,7 +434,7 @@ class Engine:
                 if meaning not in self._known_tables:
                     commit.tables.append(TableInfo(meaning, metric))
                 commit.pages += ((meaning, page) for page in table.pages(now, before))
-        for partition, _, table in self._partitions.tables() if self._partitions.moving else ():
+        for partition, table in self._partitions.tables():
             if table.dirty():
                 pages = table.pages(now, before)
                 commit.partition_pages += ((partition, table.meaning, page) for page in pages)

@@ -17,7 +17,6 @@ from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.grouping import LocalSlots, Slots
 from evalgauge.core.mapped import MappedShape
 from evalgauge.core.selfmetrics import PROCESS
-from evalgauge.core.series import SeriesIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -148,9 +147,7 @@ class Observer:
                 continue
             instrument = kind(declared)
             part = instrument.part()
-            slots = Slots(
-                LocalSlots(instrument.index() or SeriesIndex((), 0)), part.index() if part else None
-            )
+            slots = Slots(LocalSlots(instrument.index()), part.index() if part else None)
             slots.replica.announce(delta.groups.new)
             merged = instrument.merge(delta, slots, part)
             for table in (*instrument.tables, *(part.tables if part else ())):

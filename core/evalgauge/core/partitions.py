@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from evalgauge.core.deduplicate import Deduplicator, Window
 from evalgauge.core.errors import StateError
 from evalgauge.core.instruments.grouping import LocalSlots, Slots
-from evalgauge.core.series import SeriesIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -91,12 +90,23 @@ class Partitions:
         """It is ours no more."""
         self._held.pop(partition, None)
 
-    def tables(self) -> Iterator[tuple[str, int, Table]]:
-        """(partition, place among the metrics declared, table) of everything that is kept by partition."""
-        for partition, state in self._held.items():
+    def meanings(self) -> list[str]:
+        """Those of all tables that come and go."""
+        return [table.meaning for part in self.kept.values() for table in part.tables] if self.moving else []
+
+    def tables(self) -> Iterator[tuple[str, Table]]:
+        """(partition, table) of everything that comes and goes."""
+        for partition, state in self._held.items() if self.moving else ():
+            for part in state.parts.values():
+                for table in part.tables:
+                    yield partition, table
+
+    def staying(self) -> Iterator[tuple[str, Table]]:
+        """(metric, table) of everything that is kept by partition though none of them ever goes."""
+        for state in self._held.values() if not self.moving else ():
             for place, part in state.parts.items():
                 for table in part.tables:
-                    yield partition, place, table
+                    yield self._declared[place].name, table
 
     def fresh(self) -> dict[str, bytes]:
         """Digests accepted since the last commit, by partition."""
@@ -117,7 +127,7 @@ class ReducerSlots:
 
     def __init__(self, generation: int, instruments: Sequence[Instrument], partitions: Partitions) -> None:
         self.generation = generation
-        self._announced = [LocalSlots(instrument.index() or SeriesIndex((), 0)) for instrument in instruments]
+        self._announced = [LocalSlots(instrument.index()) for instrument in instruments]
         self._partitions = partitions
         self._replica = [Slots(one, None) for one in self._announced]
         self._held: dict[str, list[Slots]] = {}

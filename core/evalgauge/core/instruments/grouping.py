@@ -183,8 +183,9 @@ def series_index(spec: MetricSpec, types: Sequence[EventSpec]) -> SeriesIndex:
 class LocalSlots:
     """Local slots of one reducer → slots of the state, resolved in stream order when first used."""
 
-    def __init__(self, index: SeriesIndex) -> None:
-        self._index = index
+    def __init__(self, index: SeriesIndex | None) -> None:
+        """Without an index label sets are only announced, for those `beside`."""
+        self._index = index or SeriesIndex((), 0)
         self._slots = Growing((), np.int32, fill=-1)
         self._overflow = Growing((), np.bool_)
         self._announced: list[tuple[str, ...] | None] = []
