@@ -107,7 +107,7 @@ def run(*, quick: bool) -> list[Row]:
 
     Joining a group takes a few tenths of a CPU second, which are in its figure: of fewer events they would be much.
     """
-    count, rounds = (100_000, 2) if quick else (2_000_000, 3)
+    count, rounds = (100_000, 2) if quick else (2_000_000, 5)
     try:
         with topic(count) as events:
             turns, values = _measured(events, rounds)
