@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from evalgauge.core.decode import BadEvent, CloudEventsShape, decode
 from evalgauge.core.event import Limits, Reason
-from evalgauge.core.lines import depth_of
+from evalgauge.core.lines import depth_of, survey, too_deep
 from tests.engine_helpers import event, lab, lines, pack_of
 
 if TYPE_CHECKING:
@@ -326,3 +326,22 @@ def test_neighbours_do_not_decide_whether_an_event_is_good(neighbours: list[byte
         refused = {number: (reason, type_) for number, (reason, type_, _) in enumerate(alone) if reason}
         assert {one.line: (one.reason.value, one.type) for one in decoded.refusals} == refused
         assert together.index(ODD) not in refused
+
+
+NESTED = st.recursive(
+    st.integers(0, 9) | st.sampled_from(["[", "{[", ""]), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.lists(NESTED, max_size=12), st.integers(1, 5))
+def test_lines_that_are_too_deep_are_found_among_others(values: list[object], depth: int) -> None:
+    """However many brackets their neighbours have, and whatever stands in strings."""
+    texts = [json.dumps({"a": value}).encode() for value in values]
+    body, limits = b"".join(text + b"\n" for text in texts), Limits(depth=depth)
+    found = too_deep(body, survey(body, limits), limits, 0)
+    assert found == [line for line, value in enumerate(values) if 1 + levels(value) > depth]
+
+
+def levels(value: object) -> int:
+    """How deep lists lie in one another."""
+    return 1 + max(map(levels, value), default=0) if isinstance(value, list) else 0

@@ -239,7 +239,11 @@ def test_throughput_of_a_poisoned_topic_is_that_of_a_clean_one(
 
 def _rates(kafka: Kafka, topic: str, folder: Path, stretches: int) -> list[float]:
     """Events a second that one replica takes in of each of the last stretches, by the positions that it commits."""
-    config = configuration(chance("rate"), kafka.bootstrap, topic, timeout="60s") | {"engine": LIMITS}
+    # Commits as they are without a word about them: as often as the tests of crashes want them, they take their share.
+    config = configuration(chance("rate"), kafka.bootstrap, topic, timeout="60s") | {
+        "engine": LIMITS,
+        "state": {},
+    }
     config["inputs"][INPUT]["unknown_types"] = "refuse"
     group = Group(kafka.bootstrap, topic, folder, config, replicas=1, watch=False)
     records = STRETCH * (UNTIMED + stretches)

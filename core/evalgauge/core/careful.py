@@ -1,12 +1,10 @@
-"""Decoding of a piece with bad lines in it: by blocks, cut at the line to blame where one does not decode."""
+"""Decoding of a piece with bad lines in it: line by line."""
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
+import itertools
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from evalgauge.core.errors import UNDECODABLE
@@ -19,11 +17,6 @@ if TYPE_CHECKING:
     from evalgauge.core.event import Limits
     from evalgauge.core.lines import Lines
     from evalgauge.core.shape import Shape
-
-_BLOCK = 32
-"""Lines that are tried together."""
-_INDEX, _BYTE = re.compile(r" at `\$\[(\d{1,9})\][^`]*`$"), re.compile(r"\(byte (\d{1,9})\)$")
-"""Where msgspec's errors say which of the lines, or which byte, is at fault: at the end, since they quote the event."""
 
 
 class _OutOfDateError(Exception):
@@ -46,15 +39,15 @@ class Careful:
         self._deep = deep
         """Lines that are nested too deep."""
         self._first = first_line
-        self._starts, self._ends = lines.starts.tolist(), lines.ends.tolist()
+        self._texts = bytes(body).split(b"\n")[: len(lines.ends)]
         self._begin()
 
     def _begin(self) -> None:
         self._decoder = self._shape.decoder()
-        self._result = Decoded(lines=len(self._ends))
+        self._result = Decoded(lines=len(self._texts))
         self._events: list[Any] = []
-        self._good: list[tuple[int, int]] = []
-        """The lines whose events were taken: first, and the one after the last."""
+        self._without: list[int] = []
+        """The lines that give no event."""
 
     def decoded(self) -> Decoded:
         """All lines."""
@@ -64,88 +57,69 @@ class Careful:
             self._begin()
             self._take_all()
         self._result.received = len(self._events) + len(self._result.refusals)
-        spans = [np.arange(first, last, dtype=np.int64) for first, last in self._good]
-        numbers = np.concatenate([np.empty(0, np.int64), *spans]) + self._first
+        numbers = np.delete(np.arange(len(self._texts), dtype=np.int64), self._without) + self._first
         group(self._result, self._shape, self._events, numbers, self._body, self._lines, self._first)
         self._shape.learn(self._events)
         return self._result
 
     def _take_all(self) -> None:
-        count, first = len(self._ends), 0
+        count, first = len(self._texts), 0
         for odd in [*np.flatnonzero(~self._lines.plain).tolist(), count]:
             self._take(first, odd)
             if odd < count:
-                self._judge(odd)
+                self._judge(odd, failed=False)
             first = odd + 1
 
     def _take(self, first: int, last: int) -> None:
         """Take plain lines."""
+        decode, events = self._decoder.decode, self._events
         while first < last:
-            end = min(first + _BLOCK, last)
-            suspect = self._suspect(first, end)
-            if suspect is None:
-                first = end
-                continue
-            # The place may be the one after the fault: then what stands before fails again, and is cut again.
-            self._take(first, suspect)
-            self._judge(suspect)
-            first = suspect + 1
+            before = len(events)
+            try:
+                # Where one fails, those before it are in the list already: nothing is decoded twice.
+                events.extend(map(decode, itertools.islice(self._texts, first, last)))
+            except UNDECODABLE:
+                first += len(events) - before
+                self._judge(first, failed=True)
+                first += 1
+            else:
+                return
 
-    def _suspect(self, first: int, last: int) -> int | None:
-        """Take lines as a whole; else the line that is probably to blame."""
-        begin, end = self._starts[first], self._ends[last - 1]
-        try:
-            events = self._decoder.decode_lines(self._body[begin:end])
-        except msgspec.DecodeError as error:
-            text = str(error)
-            if found := _INDEX.search(text):
-                return min(first + int(found[1]), last - 1)
-            # A line that ends too soon is noticed at the first byte of the next.
-            place = begin + int(found[1]) - 1 if (found := _BYTE.search(text)) else -1
-        except UnicodeDecodeError as error:
-            place = bytes(self._body[begin:end]).find(error.object) + begin  # the text that is none
-        except RecursionError:
-            place = -1
-        else:
-            if len(events) == last - first:
-                self._events += events
-                self._good.append((first, last))
-                return None
-            place = -1
-        if place < begin:
-            return (first + last) // 2
-        return min(bisect_right(self._starts, place) - 1, last - 1)
-
-    def _judge(self, line: int) -> None:
-        text = bytes(self._body[self._starts[line] : self._ends[line]])
+    def _judge(self, line: int, *, failed: bool) -> None:
+        """Take a line, or refuse it; `failed`: it was tried and could not be decoded."""
+        text = self._texts[line]
         stripped = text.strip(b" \t\r")
         if not stripped:
+            self._without.append(line)
             return
         finding = self._outer(line, stripped)
         if finding is None and stripped[:1] + stripped[-1:] != b"{}":
             finding = self._shape.explain(stripped) or Finding(
                 Reason.MALFORMED_JSON, "the line is no single JSON object"
             )
-        if finding is None:
-            # Decoded first: `explain` looks at what decoding skips too, and neighbours must not decide who is judged.
-            if self._decodes(stripped):
-                self._good.append((line, line + 1))
-            else:
-                self._result.refusals.append(refusal(self._shape, text, self._first + line))
+        if finding is not None:
+            self._result.refusals.append(Refusal(self._first + line, *finding, text))
+        # Decoded first: `explain` looks at what decoding skips too, and neighbours must not decide who is judged.
+        elif not self._decodes(stripped, failed=failed):
+            self._result.refusals.append(refusal(self._shape, text, self._first + line))
+        else:
             return
-        self._result.refusals.append(Refusal(self._first + line, *finding, text))
+        self._without.append(line)
 
-    def _decodes(self, line: bytes) -> bool:
+    def _decodes(self, line: bytes, *, failed: bool) -> bool:
         """Take one line, if it can be. Raises `_OutOfDateError`."""
         try:
-            event = self._decoder.decode(line)
+            if not failed:
+                self._events.append(self._decoder.decode(line))
+                return True
         except UNDECODABLE:
-            try:
-                event = self._shape.decode(line)
-            except UNDECODABLE:
-                return False
-            if self._shape.reconsider(line):
-                raise _OutOfDateError from None
+            pass
+        try:
+            event = self._shape.decode(line)
+        except UNDECODABLE:
+            return False
+        if self._shape.reconsider(line):
+            raise _OutOfDateError
         self._events.append(event)
         return True
 

@@ -83,7 +83,12 @@ def too_deep(body: bytes | memoryview, lines: Lines, limits: Limits, least: int)
     # A line that is too deep has more brackets than the limit, and the others have theirs.
     if int(np.count_nonzero(brackets)) <= limits.depth + least * (len(lines.ends) - 1):
         return []
-    per_line = np.diff(np.searchsorted(np.flatnonzero(brackets), lines.ends), prepend=0)
+    places = np.flatnonzero(brackets)
+    # And it has them within its length: so many, one after the other, that lie further apart are on several lines.
+    longest = int((lines.ends - lines.starts).max())
+    if not (places[limits.depth :] - places[: len(places) - limits.depth] < longest).any():
+        return []
+    per_line = np.diff(np.searchsorted(places, lines.ends), prepend=0)
     return [
         line
         for line in np.flatnonzero(per_line > limits.depth).tolist()
