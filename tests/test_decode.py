@@ -345,3 +345,10 @@ def test_lines_that_are_too_deep_are_found_among_others(values: list[object], de
 def levels(value: object) -> int:
     """How deep lists lie in one another."""
     return 1 + max(map(levels, value), default=0) if isinstance(value, list) else 0
+
+
+def test_many_bad_lines_together_take_no_more_each_than_a_few() -> None:
+    """Whoever looks for the place to go on from the beginning of the piece takes minutes here, not seconds."""
+    started = time.process_time()
+    assert len(decode(SHAPES[True], b"{}\n" * 200_000, Limits(), 0).refusals) == 200_000
+    assert time.process_time() - started < 30

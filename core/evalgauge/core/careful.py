@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,11 +72,12 @@ class Careful:
     def _take(self, first: int, last: int) -> None:
         """Take plain lines."""
         decode, events = self._decoder.decode, self._events
+        rest = iter(self._texts[first:last])
         while first < last:
             before = len(events)
             try:
-                # Where one fails, those before it are in the list already: nothing is decoded twice.
-                events.extend(map(decode, itertools.islice(self._texts, first, last)))
+                # Where one fails, those before it are in the list already, and `rest` goes on after it.
+                events.extend(map(decode, rest))
             except UNDECODABLE:
                 first += len(events) - before
                 self._judge(first, failed=True)
