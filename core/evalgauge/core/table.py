@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -34,6 +34,8 @@ class PageKind(StrEnum):
     BIRTHS = "births"
     """When each slot was created and born: written once, not with every change of a value."""
     EXTRAS = "extras"
+    KEYS = "keys"
+    """Which key each slot is given to."""
 
 
 class Page(NamedTuple):
@@ -42,6 +44,24 @@ class Page(NamedTuple):
     kind: PageKind
     number: int
     data: bytes
+
+
+class StateTable(Protocol):
+    """What the engine does with any table."""
+
+    meaning: str
+
+    def dirty(self) -> bool:
+        """True where a commit would write something."""
+
+    def pages(self, now: float, before: float) -> Iterator[Page]:
+        """Every page that changed since the last `publish`; `now` is the commit's time, `before` lies before it."""
+
+    def publish(self) -> None:
+        """The pages are durable: show them. Called with the engine's lock held."""
+
+    def load(self, pages: Iterable[Page]) -> None:
+        """Take back the pages of a checkpoint, at start. Raises ValueError where they do not fit together."""
 
 
 class Table:
@@ -97,14 +117,6 @@ class Table:
     def _page_count(self) -> int:
         return (len(self.index.series) + PAGE - 1) >> PAGE_BITS
 
-    def _dirty_runs(self) -> Iterator[tuple[int, int]]:
-        """First and last plus one of each row of neighbouring dirty pages."""
-        numbers = np.flatnonzero(self._dirty.data)
-        if len(numbers):
-            cuts = np.flatnonzero(np.diff(numbers) > 1)
-            firsts, lasts = numbers[np.append(0, cuts + 1)], numbers[np.append(cuts, len(numbers) - 1)]
-            yield from zip(firsts.tolist(), (lasts + 1).tolist(), strict=True)
-
     def pages(self, now: float, before: float) -> Iterator[Page]:
         """Every page that changed since the last `publish`. New slots are born `now`, created at `before`."""
         rows = len(self.index.series)
@@ -117,15 +129,9 @@ class Table:
             for number in range(first, self._page_count()):
                 labels = self.index.series[number << PAGE_BITS : (number + 1) << PAGE_BITS]
                 yield Page(PageKind.LABELS, number, msgspec.msgpack.encode(labels))
-                yield Page(PageKind.BIRTHS, number, _packed((created, born), number, rows))
+                yield Page(PageKind.BIRTHS, number, packed((created, born), number, rows))
         live = [column.reserve(rows) for column in self.live.values()]
-        for first, last in self._dirty_runs():
-            whole = min(last, rows >> PAGE_BITS)
-            if whole > first:
-                for number, data in enumerate(_packed_all(live, first, whole), first):
-                    yield Page(PageKind.VALUES, number, data.tobytes())
-            if last > whole:
-                yield Page(PageKind.VALUES, whole, _packed(live, whole, rows))
+        yield from value_pages(live, self._dirty.data, rows)
         for number in sorted(self._dirty_extras):
             yield Page(PageKind.EXTRAS, number, self._extras(number))
 
@@ -147,7 +153,7 @@ class Table:
         """The pages are durable: show them. Call with the engine's lock held."""
         rows = len(self.index.series)
         stale = self._stale.reserve(rows)
-        for first, last in self._dirty_runs():
+        for first, last in runs(self._dirty.data):
             span = slice(first << PAGE_BITS, min(last << PAGE_BITS, rows))
             for name, live in self.live.items():
                 shown = self.shown[name].reserve(rows)
@@ -184,9 +190,9 @@ class Table:
         births = [self.created.reserve(rows), self.born.reserve(rows)]
         for page in held:
             if page.kind is PageKind.VALUES:
-                _unpack(page, live, rows)
+                unpack(page, live, rows)
             elif page.kind is PageKind.BIRTHS:
-                _unpack(page, births, rows)
+                unpack(page, births, rows)
             elif page.kind is PageKind.EXTRAS:
                 rare, exemplars, ties = msgspec.msgpack.decode(page.data, type=_Extras)
                 self.ties.update(ties)
@@ -197,19 +203,41 @@ class Table:
         self.publish()
 
 
-def _packed(arrays: Sequence[NDArray[Any]], number: int, rows: int) -> bytes:
+def runs(dirty: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """First and last plus one of each row of neighbouring dirty pages."""
+    numbers = np.flatnonzero(dirty)
+    if len(numbers):
+        cuts = np.flatnonzero(np.diff(numbers) > 1)
+        firsts, lasts = numbers[np.append(0, cuts + 1)], numbers[np.append(cuts, len(numbers) - 1)]
+        yield from zip(firsts.tolist(), (lasts + 1).tolist(), strict=True)
+
+
+def value_pages(arrays: Sequence[NDArray[Any]], dirty: NDArray[np.bool_], rows: int) -> Iterator[Page]:
+    """The dirty pages of columns that have `rows` rows."""
+    for first, last in runs(dirty):
+        whole = min(last, rows >> PAGE_BITS)
+        if whole > first:
+            for number, data in enumerate(packed_all(arrays, first, whole), first):
+                yield Page(PageKind.VALUES, number, data.tobytes())
+        if last > whole:
+            yield Page(PageKind.VALUES, whole, packed(arrays, whole, rows))
+
+
+def packed(arrays: Sequence[NDArray[Any]], number: int, rows: int) -> bytes:
+    """One page of columns that have `rows` rows."""
     span = slice(number << PAGE_BITS, min((number + 1) << PAGE_BITS, rows))
     return b"".join(array[span].tobytes() for array in arrays)
 
 
-def _packed_all(arrays: Sequence[NDArray[Any]], first: int, last: int) -> NDArray[np.uint8]:
+def packed_all(arrays: Sequence[NDArray[Any]], first: int, last: int) -> NDArray[np.uint8]:
     """Pages `first` to `last` - 1, which are full: one row of bytes (last - first, bytes of a page) each."""
     span = slice(first << PAGE_BITS, last << PAGE_BITS)
     rows = [array[span].view(np.uint8).reshape(last - first, -1) for array in arrays]
     return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
 
 
-def _unpack(page: Page, arrays: Sequence[NDArray[Any]], rows: int) -> None:
+def unpack(page: Page, arrays: Sequence[NDArray[Any]], rows: int) -> None:
+    """Write one page back into its columns. Raises ValueError where it does not fit."""
     first = page.number << PAGE_BITS
     count = min(PAGE, rows - first)
     at = 0
