@@ -6,13 +6,16 @@ import gc
 import json
 import time
 import types
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalgauge.core.columns import Columns
 from evalgauge.core.decode import BadEvent, CloudEventsShape, decode
 from evalgauge.core.event import Limits, Reason
 from evalgauge.core.lines import depth_of, survey, too_deep
@@ -352,3 +355,23 @@ def test_many_bad_lines_together_take_no_more_each_than_a_few() -> None:
     started = time.process_time()
     assert len(decode(SHAPES[True], b"{}\n" * 200_000, Limits(), 0).refusals) == 200_000
     assert time.process_time() - started < 30
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.none()
+        | st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9, minutes=-30))])),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_times_are_right_to_the_microsecond(times: list[datetime | None]) -> None:
+    """In whatever year and zone; an event without one has that of its arrival."""
+    shape = CloudEventsShape(dict(lab().events))
+    told = lines(*(event(n, **({} if t is None else {"time": t.isoformat()})) for n, t in enumerate(times)))
+    events = shape.events(b"".join(line + b"\n" for line in told), len(told)) or []
+    ((reader, some, numbers),) = shape.group(events, np.arange(len(events)), [])
+    found = Columns(reader, some, numbers, {}, 5.5).times().tolist()
+    epoch, microsecond = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+    assert found == [5_500_000 if one is None else (one - epoch) // microsecond for one in times]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_EXACT_SECONDS = 2.0**31
+"""Before 2038 and after 1901 a double of seconds, times a million, is less than half from the right microsecond."""
 
 TRACEPARENT = "traceparent"
 """CloudEvents extension that names an event's trace; a data field of that name serves where the envelope has none."""
@@ -106,6 +108,7 @@ class Columns:
         self._forced: dict[str, str] = {}
         self._ids: list[str] | None = None
         self._body: Sequence[Any] | None = None
+        self._times: NDArray[np.int64] | None = None
         self._traces: list[str | None] | None = None
         self._traced = False
 
@@ -225,7 +228,17 @@ class Columns:
 
     def times(self) -> NDArray[np.int64]:
         """Event times (n,) in microseconds since 1970; the arrival where an event has none."""
-        return np.fromiter(map(self.time, range(self.n)), np.int64, self.n)
+        if self._times is None:
+            try:
+                times: Any = map(self.reader.envelope.time, self.events)
+                seconds = _floats(list(map(datetime.timestamp, times)))
+            except TypeError:  # some event has none
+                seconds = np.full(1, np.inf)
+            if (np.abs(seconds) < _EXACT_SECONDS).all():
+                self._times = np.rint(seconds * 1e6).astype(np.int64)
+            else:
+                self._times = np.fromiter(map(self.time, range(self.n)), np.int64, self.n)
+        return self._times
 
     def time(self, row: int) -> int:
         """`times` of one event."""
