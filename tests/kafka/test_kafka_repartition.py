@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from kafka.partitioner.default import murmur2 as reference
 
-from evalgauge.collectors.kafka_repartition import murmur2, partition_of
+from evalgauge.collectors.kafka_repartition import _configured, murmur2, partition_of
 from tests.parts.part import until
 from tests.running import PROGRAM, Running, evalgauge, judgment
 
@@ -248,3 +248,30 @@ def test_a_source_that_has_lost_records_is_not_gone_on_from(kafka: Kafka, make_t
     assert done.code == 1
     assert "was copied up to offset 10, but ends at 3" in done.err
     assert f"kafka-consumer-groups.sh --delete --group {group}" in done.err
+
+
+@pytest.mark.parametrize(
+    ("topics", "reader"), [(("b", "b-keyed"), "named"), (("c2", "d"), "by pattern"), (("x", "y"), "first")]
+)
+def test_of_several_inputs_the_one_that_reads_the_topic_says_how(
+    tmp_path: Path, topics: tuple[str, str], reader: str
+) -> None:
+    """Its client and options are right for that topic; where none reads it, any of the cluster's inputs is as good."""
+    reading: dict[str, dict[str, Any]] = {
+        "first": {"topics": ["a"]},
+        "named": {"topics": ["z", "b"]},
+        "by pattern": {"topic_pattern": "c[0-9]"},
+    }
+    inputs = {
+        name.replace(" ", "_"): {
+            "type": "kafka",
+            "bootstrap": "127.0.0.1:9",
+            "client": "confluent",
+            "client_options": {"client.rack": name},
+            **one,
+        }
+        for name, one in reading.items()
+    }
+    path = tmp_path / "evalgauge.yaml"
+    path.write_text(json.dumps({"packs": ["judgment"], "inputs": inputs}))
+    assert _configured(path, *topics).client_options == {"client.rack": reader}

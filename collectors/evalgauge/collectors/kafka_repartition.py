@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from evalgauge.collectors.kafka import open_library
 from evalgauge.collectors.kafka_admin import asked
-from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Fenced, Partition, Unavailable
+from evalgauge.collectors.kafka_client import EARLIEST, LATEST, Fenced, Partition, TopicPattern, Unavailable
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_keys import field_reader, record_texts
 from evalgauge.collectors.kafka_records import RecordFormat, body_of
@@ -99,7 +99,7 @@ def repartition(  # noqa: PLR0913, PLR0917 - they belong together
     if bootstrap is not None:
         config = _plain(bootstrap, source, target)
     else:
-        found = _configured(config_path)
+        found = _configured(config_path, source, target)
         topics = _plain(found.bootstrap, source, target).topics  # which checks the names
         config = found.model_copy(update={"topics": topics, "topic_pattern": None, "group": None})
     copy = Copy(config, source, target, field, follow=follow)
@@ -123,7 +123,8 @@ def _plain(bootstrap: str | list[str], *topics: str) -> KafkaConfig:
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _configured(path: Path | None) -> KafkaConfig:
+def _configured(path: Path | None, *topics: str) -> KafkaConfig:
+    """What the configuration says of Kafka; where inputs differ, the one that reads one of these topics."""
     if path is None:
         raise click.UsageError("say with --bootstrap or --config where the brokers are")
     found = [one for one in load_config(path).inputs.values() if isinstance(one, KafkaConfig)]
@@ -133,7 +134,13 @@ def _configured(path: Path | None) -> KafkaConfig:
         raise ConfigError(
             f"{path} has inputs of several Kafka clusters: name one that has inputs of this one only"
         )
-    return found[0]
+    return next((one for one in found if any(_reads(one, topic) for topic in topics)), found[0])
+
+
+def _reads(config: KafkaConfig, topic: str) -> bool:
+    if config.topics is not None:
+        return topic in config.topics
+    return TopicPattern(config.topic_pattern or "", config.group).match(topic)
 
 
 class Copy:
