@@ -1,0 +1,167 @@
+"""What waits in one partition: keys whose first event came and whose second has not, and how long others took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evalgauge.core.instruments.keyed_rows import rounds
+from evalgauge.core.keytable import KeyTable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evalgauge.core.instruments.keyed_rows import KeyedRows
+
+BEGUN, ENDED = 1, 2
+_BOTH = BEGUN | ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every key; times in microseconds."""
+
+    begin: int
+    """Place of the type that begins; any other ends."""
+    limits: tuple[int, ...]
+    """A key that ends within one has met it; one that has not ended when it has passed has missed it, for good."""
+    lateness: int
+    """So much later than a limit an end is still waited for: events need not come in order."""
+    retention: int
+    """So long after its first event a key is forgotten."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is to be counted; series are slots of the partition's."""
+
+    series: list[NDArray[np.intp]] = field(default_factory=list)
+    taken: list[NDArray[np.int64]] = field(default_factory=list)
+    """Microseconds from the first event to the second, of each of `series`."""
+    met: list[tuple[int, NDArray[np.intp]]] = field(default_factory=list)
+    """(place of the limit, series of each key)."""
+    missed: list[tuple[int, NDArray[np.intp]]] = field(default_factory=list)
+    expired: list[NDArray[np.intp]] = field(default_factory=list)
+    """Series of each key that was forgotten without an end."""
+    lone: int = 0
+    """Ends that were forgotten without a beginning."""
+
+
+class Waiting:
+    """The keys of one partition. What a stream comes to does not depend on how it is cut.
+
+    The order of a key's two events does not matter: an end that comes first waits for its beginning. Of several that
+    begin, or end, the first in the stream counts.
+    """
+
+    def __init__(self, meaning: str, terms: Terms) -> None:
+        self._terms = terms
+        self.table = KeyTable(
+            meaning,
+            {
+                "flags": ((), np.uint8),
+                "begin": ((), np.int64),
+                "end": ((), np.int64),
+                "series": ((), np.int32),
+                "settled": ((), np.uint32),
+            },
+        )
+
+    def take(
+        self, rows: KeyedRows, series: NDArray[np.intp], clock: NDArray[np.int64], outcome: Outcome
+    ) -> None:
+        """Take events in; `series` (N,) of each, `clock` (N,) the partition's time before each."""
+        slots = self.table.find(rows.keys)
+        for some in rounds(rows.key):
+            which = rows.key[some]
+            found = slots[which]
+            old = np.flatnonzero(found >= 0)
+            gone = old[self._until(found[old]) <= clock[some[old]]]
+            self._forget(found[gone], outcome)
+            found[gone] = -1
+            new = np.flatnonzero(found < 0)
+            found[new] = self.table.give([rows.keys[number] for number in which[new].tolist()])
+            slots[which] = found
+            self._note(found, some, rows, series)
+            paired = self.table.column("flags")[found] == _BOTH
+            self._settle(found[paired], clock[some[paired]], outcome)
+            self.table.touch(found)
+
+    def _note(
+        self, found: NDArray[np.intp], some: NDArray[np.intp], rows: KeyedRows, series: NDArray[np.intp]
+    ) -> None:
+        flags = self.table.column("flags")
+        begins = rows.types[some] == self._terms.begin
+        for flag, name, these in ((BEGUN, "begin", begins), (ENDED, "end", ~begins)):
+            mine = these & ((flags[found] & flag) == 0)
+            slots = found[mine]
+            flags[slots] |= flag
+            self.table.column(name)[slots] = rows.times[some[mine]]
+            if flag == BEGUN:
+                self.table.column("series")[slots] = series[some[mine]]
+
+    def _settle(self, slots: NDArray[np.intp], clock: NDArray[np.int64], outcome: Outcome) -> None:
+        """Count what has both events, once; `clock` (n,) the time before the later of them."""
+        settled = self.table.column("settled")
+        done = np.uint32(1 << len(self._terms.limits))
+        fresh = (settled[slots] & done) == 0
+        slots, clock = slots[fresh], clock[fresh]
+        if not len(slots):
+            return
+        begin, series = self.table.column("begin")[slots], self.table.column("series")[slots].astype(np.intp)
+        taken = np.maximum(self.table.column("end")[slots] - begin, 0)
+        outcome.series.append(series)
+        outcome.taken.append(taken)
+        for place, limit in enumerate(self._terms.limits):
+            open_ = (settled[slots] & np.uint32(1 << place)) == 0
+            met = (taken <= limit) & (clock < begin + limit + self._terms.lateness)
+            outcome.met.append((place, series[open_ & met]))
+            outcome.missed.append((place, series[open_ & ~met]))
+        settled[slots] = 2 * done - np.uint32(1)
+
+    def pass_time(self, clock: int, outcome: Outcome) -> None:
+        """Count limits that have passed and forget what is too old; before each commit, or more often."""
+        held = self.table.held()
+        old = held[self._until(held) <= clock]
+        self._miss(held[self.table.column("flags")[held] == BEGUN], clock, outcome)
+        self._forget(old, outcome)
+
+    def _miss(self, slots: NDArray[np.intp], clock: int | NDArray[np.int64], outcome: Outcome) -> None:
+        settled, begin = self.table.column("settled"), self.table.column("begin")
+        for place, limit in enumerate(self._terms.limits):
+            bit = np.uint32(1 << place)
+            due = (begin[slots] + limit + self._terms.lateness <= clock) & ((settled[slots] & bit) == 0)
+            late = slots[due]
+            if len(late):
+                settled[late] |= bit
+                outcome.missed.append((place, self.table.column("series")[late].astype(np.intp)))
+                self.table.touch(late)
+
+    def _until(self, slots: NDArray[np.intp]) -> NDArray[np.int64]:
+        """When keys are forgotten."""
+        begun = (self.table.column("flags")[slots] & BEGUN) != 0
+        first: NDArray[np.int64] = np.where(
+            begun, self.table.column("begin")[slots], self.table.column("end")[slots]
+        )
+        return first + self._terms.retention
+
+    def _forget(self, slots: NDArray[np.intp], outcome: Outcome) -> None:
+        if not len(slots):
+            return
+        flags = self.table.column("flags")[slots]
+        open_ = slots[flags == BEGUN]
+        self._miss(open_, np.iinfo(np.int64).max, outcome)
+        outcome.expired.append(self.table.column("series")[open_].astype(np.intp))
+        outcome.lone += int(np.count_nonzero(flags == ENDED))
+        self.table.free(slots)
+
+    def waiting(self, series: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Keys that wait now, and the time of the oldest of them, by series, (series,) each."""
+        held = self.table.held()
+        open_ = held[self.table.column("flags")[held] == BEGUN]
+        of = self.table.column("series")[open_]
+        oldest = np.full(series, np.iinfo(np.int64).max)
+        np.minimum.at(oldest, of, self.table.column("begin")[open_])
+        return np.bincount(of, minlength=series), oldest
