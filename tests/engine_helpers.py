@@ -11,7 +11,9 @@ from evalgauge.core.collect import Chunk, Verdict
 from evalgauge.core.deadletters import DeadLetterBox, Wanted
 from evalgauge.core.document import parse_document
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
+from evalgauge.core.instruments.active import Active
 from evalgauge.core.instruments.counter import Counter
+from evalgauge.core.instruments.elapsed import Elapsed
 from evalgauge.core.instruments.gauge import Gauge
 from evalgauge.core.instruments.histogram import Histogram
 from evalgauge.core.mapping_check import checked_mapping
@@ -32,7 +34,13 @@ if TYPE_CHECKING:
     from evalgauge.core.pack.model import Pack
     from evalgauge.core.store import DeadLetter
 
-KINDS: dict[str, type[Instrument]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+KINDS: dict[str, type[Instrument]] = {
+    "counter": Counter,
+    "gauge": Gauge,
+    "histogram": Histogram,
+    "elapsed": Elapsed,
+    "active": Active,
+}
 NOON = 1_700_000_000.0
 """When everything happens, unless a test moves the clock."""
 INPUT = "in"

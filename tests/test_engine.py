@@ -680,7 +680,7 @@ def test_what_a_reducer_remembers_is_bounded(tmp_path: Path) -> None:
             )
             <= 2 * 81
         )
-        assert sum(bench.engine.instruments[0].tables[0].column("count").tolist()) == 20 * 81
+        assert sum(bench.families()[0].values.tolist()) == 20 * 81
 
 
 def test_a_range_of_a_file_that_is_gone_is_an_error_and_counts_nothing(tmp_path: Path) -> None:

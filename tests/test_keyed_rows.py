@@ -27,7 +27,7 @@ SPEC = CounterSpec.model_validate(
 def keyed(stream: list[tuple[str, str | None, int]], cuts: list[int]) -> list[KeyedRows | None]:
     """What a stream of (type, key, minute) is reduced to, cut into batches before the given events."""
     shape = CloudEventsShape(dict(lab().events))
-    keyer, found = Keyer(SPEC, "who"), []
+    keyer, found = Keyer(SPEC, ["who"]), []
     encoders: dict[tuple[str, str], Encoder] = {}
     told: list[Any] = [
         event(n, type_, time=f"2026-11-21T10:{minute:02}:00Z", **({} if key is None else {"who": key}))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evalgauge.core.table import Page, PageKind
 
 LIMITS = (10, 60)
-TERMS = Terms(begin=0, limits=LIMITS, lateness=5, retention=100)
+TERMS = Terms(begin=0, limits=LIMITS, lateness=5, retention=100, keys=1000)
 EMPTY = Groups(np.empty(0, np.intp), np.empty(0, np.int64), [], 0)
 
 
@@ -71,6 +71,8 @@ def expected(stream: list[Told]) -> Answer:  # noqa: C901 - one rule after the o
 
     for one in stream:
         due()
+        if one.time + TERMS.retention <= clock:
+            continue
         paired = one.key in begun and one.key in ended
         if one.what == "end":
             ended.setdefault(one.key, one.time)
@@ -107,7 +109,9 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
             np.empty(0, np.intp),
             np.array([int(one.what == "end") for one in some], np.intp),
             times,
+            np.empty(0, np.int64),
             None,
+            0,
         )
         waiting.take(rows, np.array([one.series for one in some], np.intp), before[:-1], outcome)
         clock = int(before[-1])

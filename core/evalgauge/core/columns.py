@@ -111,6 +111,10 @@ class Columns:
         self._times: NDArray[np.int64] | None = None
         self._traces: list[str | None] | None = None
         self._traced = False
+        self.clock: NDArray[np.int64] | None = None
+        """Shape (n,): how far time had come before each event, since the delta began; see `clock.stamp`."""
+        self.latest = int(np.iinfo(np.int64).max)
+        """An event of a later time has a clock that is ahead."""
 
     @property
     def type(self) -> str:
@@ -140,6 +144,8 @@ class Columns:
 
     def raw(self, field: str) -> list[Any]:
         """The values as they came, None where absent; payloads as `Raw`, null among them."""
+        if field in self._forced:
+            return [self._forced[field]] * self.n
         found = self._raw.get(field)
         if found is None:
             reader = self.reader.fields[field]

@@ -86,6 +86,14 @@ class EngineConfig(Section):
     )
     max_event_size: Size = Field(default=1 << 20, description="A longer event is refused as too_large.")
     max_depth: int = Field(default=32, ge=2, description="A deeper nested event is refused as too_deep.")
+    idle_after: Duration = Field(
+        default=10.0,
+        description="Where nothing has come of a partition for so long, and nothing waits, its time follows the clock.",
+    )
+    clock_ahead: Duration = Field(
+        default=300.0,
+        description="An event's time may lie so far after its arrival; beyond, metrics by key leave it out as late.",
+    )
 
 
 class LogConfig(Section):

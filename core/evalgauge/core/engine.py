@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.mapping import Mapping as EventMapping
     from evalgauge.core.pack.model import EventSpec, Pack
-    from evalgauge.core.table import Table
+    from evalgauge.core.table import StateTable
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Engine:
         self._partitions = Partitions(
             self.declared, self.instruments, options.window, moving=store.by_partition
         )
-        self._tables: dict[str, tuple[str, Table]] = {}
+        self._tables: dict[str, tuple[str, StateTable]] = {}
         for one, instrument in zip(self.declared, self.instruments, strict=True):
             self._tables |= {table.meaning: (one.name, table) for table in instrument.tables}
         self._tables |= {table.meaning: (name, table) for name, table in self._partitions.staying()}
@@ -273,6 +273,8 @@ class Engine:
             self._acknowledgements.append((chunk.acknowledge, verdict))
         self._set_uncommitted(self.uncommitted + received)
         self.taken += received
+        if received:
+            self._partitions.of(chunk.partition).heard = self._clock()
         self.dirty = True
         self._note(Phase.IDLE)
 
@@ -321,15 +323,18 @@ class Engine:
                 slots.replica.announce(one.groups.new)
 
     def _merge(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
-        parts = self._partitions.of(partition).parts
+        state = self._partitions.of(partition)
         local = self._local(name, partition, delta, reducer)
         for place, one in enumerate(delta.metrics):
             if one is not None:
                 local[place].replica.announce(one.groups.new)
-                merged = self.instruments[place].merge(one, local[place], parts.get(place))
+                merged = self.instruments[place].merge(one, local[place], state.parts.get(place))
                 declared = self.declared[place]
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
                 self._count("evalgauge_values_unobserved", (declared.name,), merged.unobserved)
+                self._count("evalgauge_events_late", (declared.name,), merged.late)
+        if state.clock is not None:
+            state.clock.advance(delta.clock)
         for type_, count in delta.accepted.items():
             self._count("evalgauge_events_accepted", (name, type_), count)
         self._count("evalgauge_input_bytes", (name,), delta.size)
@@ -389,6 +394,7 @@ class Engine:
         now = max(self._clock(), self.last_commit)
         self._note(Phase.COMMITTING)
         started = time.perf_counter()
+        self._partitions.settle()
         commit = self._checkpoint(now)
         try:
             dropped = self._store.commit(commit, self._options.dead_letters)
@@ -443,6 +449,18 @@ class Engine:
         commit.digests_kept = self._options.window.ids + most // DIGEST
         commit.digests_since = now - self._options.window.age
         return commit
+
+    def pass_time(self, after: float, quiet: Callable[[str], bool]) -> None:
+        """Where nothing came of a partition for `after` seconds, and it is `quiet`, its time follows the clock."""
+        now = self._clock()
+        for partition, state in self._partitions.items():
+            if state.clock is None or self._torn:
+                continue
+            state.heard = state.heard or now
+            if now - state.heard >= after and quiet(partition):
+                state.clock.advance(round((now - after) * 1e6))
+                state.heard = now
+                self.dirty = True
 
     def abandon(self) -> None:
         """Commit nothing more, and acknowledge nothing."""

@@ -52,7 +52,11 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one event may be at most: bytes of its line, and levels of nested objects and arrays."""
+    """What one event may be at most."""
 
     event_bytes: int = 1 << 20
+    """Bytes of its line."""
     depth: int = 32
+    """Levels of nested objects and arrays."""
+    clock_ahead: float = 300.0
+    """Seconds from its arrival to its time: what is further ahead has a wrong clock, and tells nobody the time."""

@@ -15,12 +15,13 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.pack.model import EventSpec, MetricSpec
     from evalgauge.core.series import SeriesIndex
-    from evalgauge.core.table import Table
+    from evalgauge.core.table import StateTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Merged:
     """Events whose labels a limit changed."""
     unobserved: int = 0
     """Events whose value was absent or could not be observed."""
+    late: int = 0
+    """Events whose time was too far from the partition's for an instrument that goes by it."""
 
 
 class Reducing(Protocol):
@@ -57,11 +60,14 @@ class Part(Protocol):
     """What an instrument keeps of one partition, and what therefore moves with it."""
 
     @property
-    def tables(self) -> Sequence[Table]:
+    def tables(self) -> Sequence[StateTable]:
         """Its tables."""
 
     def index(self) -> SeriesIndex:
         """The index of its series."""
+
+    def settle(self) -> None:
+        """Count what time alone has decided; before each commit."""
 
 
 class Instrument(Protocol):
@@ -78,15 +84,15 @@ class Instrument(Protocol):
     def __init__(self, declared: Declared) -> None: ...
 
     @property
-    def tables(self) -> Sequence[Table]:
+    def tables(self) -> Sequence[StateTable]:
         """The replica's tables."""
 
     @staticmethod
     def reducing(declared: Declared) -> Reducing:
         """A reducing half for one reducer."""
 
-    def part(self) -> Part | None:
-        """The state of one more partition, empty; None where it keeps none by partition."""
+    def part(self, clock: Clock) -> Part | None:
+        """The state of one more partition, whose time `clock` is, empty; None where it keeps none by partition."""
 
     def merge(self, delta: Any, slots: Slots, part: Any) -> Merged:
         """Apply a delta of a partition, whose `Part` it is, to the live state.
@@ -105,8 +111,11 @@ class Instrument(Protocol):
         """
 
 
-def meaning(declared: Declared, version: int) -> str:
-    """A hash of all that gives the state its meaning; limits, help texts and `across` are not among it."""
+def meaning(declared: Declared, version: int, table: str = "") -> str:
+    """A hash of all that gives the state its meaning; limits, help texts and `across` are not among it.
+
+    An instrument of several tables names each but the first.
+    """
     spec = declared.spec
     value = getattr(spec, "value", None)
     labels = [
@@ -133,6 +142,11 @@ def meaning(declared: Declared, version: int) -> str:
         "up": getattr(spec, "up", None),
         "down": getattr(spec, "down", None),
     }
+    # Only where they are: what others mean has to stay the same hash.
+    parts |= {
+        key: getattr(spec, key) for key in ("key", "begin", "end", "within", "closed") if hasattr(spec, key)
+    }
+    parts |= {"table": table} if table else {}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 
 

@@ -39,6 +39,8 @@ class KeyTable:
         self._slots: dict[str, int] = {}
         self._keys: _Keys = []
         """By slot; None where it is free."""
+        self._used = Growing((), np.bool_)
+        """By slot."""
         self._free: deque[int] = deque()
         self._dirty = Growing((), np.bool_)
         """By page."""
@@ -74,6 +76,7 @@ class KeyTable:
         else:
             slot = len(self._keys)
             self._keys.append(key)
+        self._used.reserve(slot + 1)[slot] = True
         self._mark_keys(slot)
         return slot
 
@@ -81,6 +84,7 @@ class KeyTable:
         """Let the keys of these slots go."""
         for column in self._columns.values():
             column.data[slots] = 0
+        self._used.data[slots] = False
         for slot in slots.tolist():
             key = self._keys[slot]
             assert key is not None  # noqa: S101 - against a fault of the caller: a slot is freed once
@@ -96,7 +100,7 @@ class KeyTable:
 
     def held(self) -> NDArray[np.intp]:
         """The slots of all keys, ascending."""
-        return np.flatnonzero(np.fromiter((key is not None for key in self._keys), np.bool_, len(self._keys)))
+        return np.flatnonzero(self._used.data[: len(self._keys)])
 
     def keys(self, slots: NDArray[np.intp]) -> list[str | None]:
         """The keys of slots."""
@@ -146,4 +150,5 @@ class KeyTable:
                 unpack(page, columns, rows)
         self._slots = {key: slot for slot, key in enumerate(self._keys) if key is not None}
         self._free = deque(slot for slot, key in enumerate(self._keys) if key is None)
+        self._used.reserve(rows)[:rows] = [key is not None for key in self._keys]
         self.publish()

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from evalgauge.core import plugins
+from evalgauge.core.clock import Clock
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode, event_types
 from evalgauge.core.errors import UNDECODABLE
@@ -146,7 +147,7 @@ class Observer:
             if delta is None:
                 continue
             instrument = kind(declared)
-            part = instrument.part()
+            part = instrument.part(Clock())
             slots = Slots(LocalSlots(instrument.index()), part.index() if part else None)
             slots.replica.announce(delta.groups.new)
             merged = instrument.merge(delta, slots, part)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evalgauge.core.clock import Clock
 from evalgauge.core.deduplicate import Deduplicator, Window
 from evalgauge.core.errors import StateError
 from evalgauge.core.instruments.grouping import LocalSlots, Slots
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
     from evalgauge.core.collect import PartitionPages
     from evalgauge.core.instrument import Declared, Instrument, Part
-    from evalgauge.core.table import Page, Table
+    from evalgauge.core.table import Page, StateTable
 
 
-def load(name: str, table: Table, pages: Iterable[Page]) -> None:
+def load(name: str, table: StateTable, pages: Iterable[Page]) -> None:
     """Take back the pages of a metric's table. Raises `StateError`."""
     try:
         table.load(pages)
@@ -30,10 +31,22 @@ def load(name: str, table: Table, pages: Iterable[Page]) -> None:
 class PartitionState:
     """What belongs to one partition."""
 
-    def __init__(self, parts: dict[int, Part], window: Window) -> None:
+    def __init__(self, parts: dict[int, Part], clock: Clock | None, window: Window) -> None:
         self.parts = parts
         """By place among the metrics declared."""
+        self.clock = clock
+        """None where no metric goes by it."""
+        self.heard = 0.0
+        """Unix time at which events came last, or time was passed."""
         self.deduplicator = Deduplicator(window)
+
+    def tables(self) -> Iterator[tuple[int | None, StateTable]]:
+        """Each with the place of its metric; None where it is nobody's alone."""
+        if self.clock is not None:
+            yield None, self.clock.table
+        for place, part in self.parts.items():
+            for table in part.tables:
+                yield place, table
 
 
 class Partitions:
@@ -47,13 +60,17 @@ class Partitions:
         self._instruments = instruments
         self._window = window
         self.moving = moving
-        self.kept = self._parts()
-        """An empty `Part` of each metric that keeps something by partition, by place among the metrics declared."""
-        self._held: dict[str, PartitionState] = {} if moving else {"": PartitionState(self._parts(), window)}
+        self._timed = any(getattr(instrument, "keyed", False) for instrument in instruments)
+        self._empty = self._new()
+        self.kept = self._empty.parts.keys()
+        """Places, among the metrics declared, of those that keep something by partition."""
+        self._held: dict[str, PartitionState] = {} if moving else {"": self._new()}
 
-    def _parts(self) -> dict[int, Part]:
-        made = {place: instrument.part() for place, instrument in enumerate(self._instruments)}
-        return {place: part for place, part in made.items() if part is not None}
+    def _new(self) -> PartitionState:
+        clock = Clock()
+        made = {place: instrument.part(clock) for place, instrument in enumerate(self._instruments)}
+        parts = {place: part for place, part in made.items() if part is not None}
+        return PartitionState(parts, clock if self._timed else None, self._window)
 
     def of(self, partition: str) -> PartitionState:
         """The state a partition's events change."""
@@ -73,12 +90,9 @@ class Partitions:
 
     def restored(self, partition: str, found: PartitionPages) -> PartitionState:
         """The state that a partition comes with. Raises `StateError`."""
-        state = PartitionState(self._parts(), self._window)
-        for place, part in state.parts.items():
-            for table in part.tables:
-                load(
-                    f"{self._declared[place].name} for {partition}", table, found.pages.get(table.meaning, [])
-                )
+        state = self._new()
+        for place, table in state.tables():
+            load(f"{self._name(place)} for {partition}", table, found.pages.get(table.meaning, []))
         state.deduplicator.restore(found.digests)
         return state
 
@@ -92,21 +106,28 @@ class Partitions:
 
     def meanings(self) -> list[str]:
         """Those of all tables that come and go."""
-        return [table.meaning for part in self.kept.values() for table in part.tables] if self.moving else []
+        return [table.meaning for _, table in self._empty.tables()] if self.moving else []
 
-    def tables(self) -> Iterator[tuple[str, Table]]:
+    def tables(self) -> Iterator[tuple[str, StateTable]]:
         """(partition, table) of everything that comes and goes."""
         for partition, state in self._held.items() if self.moving else ():
-            for part in state.parts.values():
-                for table in part.tables:
-                    yield partition, table
+            for _, table in state.tables():
+                yield partition, table
 
-    def staying(self) -> Iterator[tuple[str, Table]]:
+    def staying(self) -> Iterator[tuple[str, StateTable]]:
         """(metric, table) of everything that is kept by partition though none of them ever goes."""
         for state in self._held.values() if not self.moving else ():
-            for place, part in state.parts.items():
-                for table in part.tables:
-                    yield self._declared[place].name, table
+            for place, table in state.tables():
+                yield self._name(place), table
+
+    def _name(self, place: int | None) -> str:
+        return "evalgauge_event_time" if place is None else self._declared[place].name
+
+    def settle(self) -> None:
+        """Count what time alone has decided."""
+        for state in self._held.values():
+            for part in state.parts.values():
+                part.settle()
 
     def fresh(self) -> dict[str, bytes]:
         """Digests accepted since the last commit, by partition."""

@@ -147,7 +147,7 @@ class Pipeline:
         engine = config.engine
         letters = config.dead_letters
         options = EngineOptions(
-            limits=Limits(engine.max_event_size, engine.max_depth),
+            limits=Limits(engine.max_event_size, engine.max_depth, engine.clock_ahead),
             window=Window(config.deduplication.ids, config.deduplication.age),
             dead_letters=DeadLetterLimits(letters.number, letters.size, letters.age),
             keep=letters.keep,
@@ -216,6 +216,8 @@ class Pipeline:
             if now >= self._upkeep_at:
                 self._upkeep_at = now + _UPKEEP
                 self._look_around()
+                if not until_done:
+                    self._let_time_pass()
                 if progress is not None:
                     progress()
             if busy:
@@ -368,6 +370,24 @@ class Pipeline:
         for name, (used, limit) in self.engine.series().items():
             metrics.set("evalgauge_series", used, (name,))
             metrics.set("evalgauge_series_limit", limit, (name,))
+
+    def _let_time_pass(self) -> None:
+        """Event time follows the clock where nothing comes and nothing waits; while one input replays, nowhere."""
+        inputs = list(self.inputs.values())
+        if len(self._intake) or self._pool or self._failing_since:
+            return
+        if any(one.held or one.context.status.not_ready for one in inputs):
+            return
+        if any(one.running and one.context.status.replays for one in inputs):
+            return
+        states = [one.context.status for one in inputs]
+        events = {partition: lag for one in states for partition, lag in dict(one.lag_events).items()}
+        behind = any(sum(list(one.lag_bytes.values())) for one in states) or any(events.values())
+
+        def quiet(partition: str) -> bool:
+            return events.get(partition) == 0 if self._store.by_partition else not behind
+
+        self.engine.pass_time(self._config.engine.idle_after, quiet)
 
     def _tell_lag(self) -> None:
         """What inputs report that count events and know how old those are; a partition that left vanishes."""

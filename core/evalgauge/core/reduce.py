@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from evalgauge.core.clock import NEVER, stamp
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason, Refusal
@@ -89,6 +90,8 @@ class Delta:
     digest_lines: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     newest: float = 0.0
     """Unix time of the newest of the last events, 0 if unknown; for the lag."""
+    clock: int = NEVER
+    """How far event time has come, in microseconds since 1970; only where a metric goes by it."""
 
 
 class _Batch:
@@ -126,6 +129,7 @@ class Reducer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._timed = any(getattr(plan.kinds[metric.spec.type], "keyed", False) for metric in plan.metrics)
         self._generation = 0
         self._shapes: dict[bool, Shape] = {}
         self._encoders: dict[tuple[str, str], Encoder] = {}
@@ -206,28 +210,43 @@ class Reducer:
     ) -> None:
         delta.received += batch.received
         delta.refusals += batch.refusals
+        taken: list[Columns] = []
         for reader, events, rows in batch.groups():
-            columns = Columns(reader, events, rows, self._encoders, work.arrival)
-            if reader.check is not None:
-                columns = self._checked(columns, work, delta, body)
-            if work.tenant is not None and reader.spec.tenant is not None:
-                columns = self._claim(columns, reader, work.tenant, delta, body)
-            if skip:
-                keep = np.flatnonzero([line not in skip for line in columns.lines.tolist()])
-                if len(keep) < columns.n:
-                    columns = columns.take(keep)
+            columns = self._accepted(
+                Columns(reader, events, rows, self._encoders, work.arrival), work, skip, delta, body
+            )
             if not columns.n:
                 continue
-            if reader.positional:
-                columns.locate(work.partition, work.base, body)
             if work.digests:
                 digests.append(self._digests(columns, work.tenant))
                 lines.append(columns.lines)
             newest = reader.envelope.time(columns.events[-1])
             delta.newest = max(delta.newest, newest.timestamp() if newest else work.arrival)
-            for part in self._by_type[reader.type]:
-                part.reduce(columns)
             delta.accepted[reader.type] = delta.accepted.get(reader.type, 0) + columns.n
+            taken.append(columns)
+        if self._timed and taken:
+            latest = round((work.arrival + self._plan.limits.clock_ahead) * 1e6)
+            delta.clock = stamp(taken, delta.clock, latest)
+        for columns in taken:
+            for part in self._by_type[columns.type]:
+                part.reduce(columns)
+
+    def _accepted(
+        self, columns: Columns, work: Work, skip: frozenset[int], delta: Delta, body: bytes
+    ) -> Columns:
+        """Those events that nothing refuses and nobody skips."""
+        reader = columns.reader
+        if reader.check is not None:
+            columns = self._checked(columns, work, delta, body)
+        if work.tenant is not None and reader.spec.tenant is not None:
+            columns = self._claim(columns, reader, work.tenant, delta, body)
+        if skip:
+            keep = np.flatnonzero([line not in skip for line in columns.lines.tolist()])
+            if len(keep) < columns.n:
+                columns = columns.take(keep)
+        if reader.positional and columns.n:
+            columns.locate(work.partition, work.base, body)
+        return columns
 
     def _checked(self, columns: Columns, work: Work, delta: Delta, body: bytes) -> Columns:
         assert columns.reader.check is not None  # noqa: S101 - for the type checker, and against a fault of the caller

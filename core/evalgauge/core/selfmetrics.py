@@ -13,13 +13,13 @@ from evalgauge.core.errors import ConfigError
 from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.counter import Counter
-from evalgauge.core.pack.model import CounterSpec, HistogramSpec
+from evalgauge.core.pack.model import CounterSpec, CountingSpec, HistogramSpec
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evalgauge.core.pack.model import MetricSpec, Pack
+    from evalgauge.core.pack.model import Pack
 
 PROCESS = "process"
 DURABLE = (
@@ -28,6 +28,7 @@ DURABLE = (
     "evalgauge_events_rejected",
     "evalgauge_events_duplicated",
     "evalgauge_events_ignored",
+    "evalgauge_events_late",
     "evalgauge_input_bytes",
     "evalgauge_values_unobserved",
     "evalgauge_series_overflow_events",
@@ -40,8 +41,10 @@ class SelfMetrics:
     """Values of the process's own metrics, from any thread; durable counters are the engine's."""
 
     def __init__(self, pack: Pack) -> None:
-        self._specs: dict[str, MetricSpec] = {
-            name: spec for name, spec in pack.metrics.items() if spec.on == [PROCESS]
+        self._specs: dict[str, CountingSpec] = {
+            name: spec
+            for name, spec in pack.metrics.items()
+            if isinstance(spec, CountingSpec) and spec.on == [PROCESS]
         }
         self._pack = pack.pack
         self._held: dict[str, dict[tuple[str, ...], _Series]] = {
@@ -50,7 +53,7 @@ class SelfMetrics:
         self._lock = threading.Lock()
         self._started = time.time()
 
-    def _spec(self, name: str) -> MetricSpec:
+    def _spec(self, name: str) -> CountingSpec:
         try:
             return self._specs[name]
         except KeyError:

@@ -214,6 +214,8 @@ def runs(dirty: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
 
 def value_pages(arrays: Sequence[NDArray[Any]], dirty: NDArray[np.bool_], rows: int) -> Iterator[Page]:
     """The dirty pages of columns that have `rows` rows."""
+    if not arrays:
+        return
     for first, last in runs(dirty):
         whole = min(last, rows >> PAGE_BITS)
         if whole > first:

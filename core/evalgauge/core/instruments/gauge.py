@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.instruments.grouping import Rows
     from evalgauge.core.series import SeriesIndex
@@ -119,6 +120,9 @@ class Settings:
         """The index of its series."""
         return self.table.index
 
+    def settle(self) -> None:
+        """Time alone decides nothing."""
+
     def merge(self, delta: GaugeDelta, local: LocalSlots) -> None:
         """Take greater settings over."""
         values, times = self.table.column("value"), self.table.column("time")
@@ -155,8 +159,9 @@ class Gauge:
         """The reducing half."""
         return ReducingGauge(declared)
 
-    def part(self) -> Settings | None:
+    def part(self, clock: Clock) -> Settings | None:
         """What is set, of one partition."""
+        del clock
         return None if self._net else Settings(meaning(self._declared, self.version), self._index())
 
     def index(self) -> SeriesIndex | None:

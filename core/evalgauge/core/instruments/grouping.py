@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from evalgauge.core.arrays import Growing
+from evalgauge.core.calendar_time import NAMES, calendar_codes
 from evalgauge.core.filters import mask
 from evalgauge.core.series import LabelRule, LocalIndex, SeriesIndex, Touched
 
@@ -47,7 +48,7 @@ class Rows(NamedTuple):
     rows: NDArray[np.intp] | None
     """Their rows (N,) in the columns; None means all of them."""
     slots: NDArray[np.intp]
-    """Local slots (N,)."""
+    """Local slots (N,); -1 where events of the type have no labels."""
     ordinals: NDArray[np.int64]
     """Places in the stream (N,)."""
     size: int
@@ -67,6 +68,7 @@ class Grouper:
 
     def __init__(self, spec: MetricSpec, *, singly: bool = False) -> None:
         self._labels = list(spec.labels.values())
+        self._labelled = frozenset(spec.labelled)
         self._where = spec.where
         self._by_rule = any(label.quality == "rule" for label in self._labels)
         self._indexes: dict[str, LocalIndex] = {}
@@ -102,6 +104,8 @@ class Grouper:
     def _group(self, columns: Columns, rows: NDArray[np.intp] | None, rule: str | None, number: int) -> Rows:
         lines = columns.lines if rows is None else columns.lines[rows]
         count = len(lines)
+        if columns.type not in self._labelled:
+            return Rows(rows, np.full(count, -1, np.intp), lines * LINE_STEP, self._size)
         codes, sizes, texts = [], [], []
         for label in self._labels:
             column, names = self._codes(label, columns, rule, number)
@@ -142,6 +146,8 @@ class Grouper:
         if label.quality == "rule":
             names: list[str | None] = list(columns.reader.spec.quality)
             return np.full(columns.n, number, np.intp), names if rule is not None else [None]
+        if label.calendar is not None:
+            return calendar_codes(columns.times(), label.calendar, label.zone), NAMES[label.calendar]
         return np.zeros(columns.n, np.intp), (label.constant,)
 
     def take(self) -> Groups | None:
@@ -220,6 +226,14 @@ class LocalSlots:
                     self._announced[slot] = None
             found = slots[local]
         return found.astype(np.intp), overflow[local]
+
+    def of_rows(self, local: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Slots (n,) of the state for local slots (n,), and which of them a limit changed; -1 where one is -1.
+
+        `resolve` was called before for what they are of.
+        """
+        found = np.where(local < 0, -1, self._slots.data[local]).astype(np.intp)
+        return found, (local >= 0) & self._overflow.data[local]
 
     def resolved(self, local: Sequence[int]) -> list[int]:
         """Slots of the state for local slots that a delta touched, once `resolve` was called for it."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.series import SeriesIndex
     from evalgauge.core.units import Unit
@@ -98,7 +99,7 @@ class Histogram:
         return self.table.index
 
     @staticmethod
-    def part() -> None:
+    def part(clock: Clock) -> None:
         """It keeps nothing by partition."""
 
     def merge(self, delta: Increments | Singles, slots: Slots, part: None) -> Merged:

@@ -140,7 +140,7 @@ def merge(table: Table, column: str, delta: Increments | Singles, local: LocalSl
         np.add.at(counts.reshape(-1), places, 1)
         overflowed = int(np.count_nonzero(overflow))
         if delta.values is not None:
-            _add_values(table, slots, delta.values)
+            add_values(table, slots, delta.values)
     else:
         width = delta.counts.shape[1]
         places = (slots[:, np.newaxis] * width + np.arange(width)).reshape(-1)
@@ -166,7 +166,8 @@ def _add_words(table: Table, slots: NDArray[np.intp], words: tuple[NDArray[np.in
     exact.carry(top, hi, lo, slots)
 
 
-def _add_values(table: Table, slots: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+def add_values(table: Table, slots: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+    """Add values (n,), finite, to the exact sums of slots (n,)."""
     top, hi, lo = (table.column(word) for word in SUM_WORDS)
     rare: exact.Rare = {}
     for start in range(0, len(values), exact.SAFE_ADDS):

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evalgauge.core.instruments.keyed_part import surplus
 from evalgauge.core.instruments.keyed_rows import rounds
 from evalgauge.core.keytable import KeyTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from evalgauge.core.instruments.keyed_rows import KeyedRows
@@ -30,7 +33,9 @@ class Terms:
     lateness: int
     """So much later than a limit an end is still waited for: events need not come in order."""
     retention: int
-    """So long after its first event a key is forgotten."""
+    """So long after its first event a key is forgotten; an event that comes later than that is not taken in."""
+    keys: int
+    """Keys that are held; beyond, those go that have waited longest."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,10 @@ class Outcome:
     """Series of each key that was forgotten without an end."""
     lone: int = 0
     """Ends that were forgotten without a beginning."""
+    late: int = 0
+    """Events that came too late to be taken in."""
+    evicted: int = 0
+    """Keys that had to go before their time."""
 
 
 class Waiting:
@@ -56,7 +65,7 @@ class Waiting:
     begin, or end, the first in the stream counts.
     """
 
-    def __init__(self, meaning: str, terms: Terms) -> None:
+    def __init__(self, meaning: str, terms: Terms, published: Callable[[], None] = lambda: None) -> None:
         self._terms = terms
         self.table = KeyTable(
             meaning,
@@ -67,6 +76,7 @@ class Waiting:
                 "series": ((), np.int32),
                 "settled": ((), np.uint32),
             },
+            published,
         )
 
     def take(
@@ -74,7 +84,10 @@ class Waiting:
     ) -> None:
         """Take events in; `series` (N,) of each, `clock` (N,) the partition's time before each."""
         slots = self.table.find(rows.keys)
-        for some in rounds(rows.key):
+        late = rows.times + self._terms.retention <= clock
+        outcome.late += int(np.count_nonzero(late))
+        in_time = np.flatnonzero(~late)
+        for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
             which = rows.key[some]
             found = slots[which]
             old = np.flatnonzero(found >= 0)
@@ -146,6 +159,20 @@ class Waiting:
             begun, self.table.column("begin")[slots], self.table.column("end")[slots]
         )
         return first + self._terms.retention
+
+    def bound(self, clock: int, outcome: Outcome) -> None:
+        """Let those go that are too many: what time has not taken by then, the oldest first.
+
+        To be called at places that the stream alone decides: which keys are there depends on it.
+        """
+        if len(self.table) <= self._terms.keys:
+            return
+        self.pass_time(clock, outcome)
+        held = self.table.held()
+        gone = surplus(self.table, self._terms.keys, self._until(held), held)
+        self._miss(gone[self.table.column("flags")[gone] == BEGUN], np.iinfo(np.int64).max, outcome)
+        self.table.free(gone)
+        outcome.evicted += len(gone)
 
     def _forget(self, slots: NDArray[np.intp], outcome: Outcome) -> None:
         if not len(slots):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from zoneinfo import available_timezones
 
 from evalgauge.core.findings import suggest
-from evalgauge.core.pack.model import CounterSpec, HistogramSpec
+from evalgauge.core.pack.model import CounterSpec
 from evalgauge.core.pack.names import MOST_INTEGERS, OTHER, PROCESS, RESERVED_LABELS, integers
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 20
 """Prometheus itself has no limit; more than this is a mistake."""
+_A = {"gauge": "a gauge", "histogram": "a histogram", "elapsed": "a time", "active": "a gauge"}
 
 
 def check_labels(check: Check, path: Path_, name: str, metric: MetricSpec) -> None:
@@ -26,15 +28,15 @@ def check_labels(check: Check, path: Path_, name: str, metric: MetricSpec) -> No
         if label in RESERVED_LABELS:
             hint = "Prometheus, its rules or the deployment set it. Choose another name."
             check.report(where, f"metric `{name}`: label `{label}` is reserved", hint, at_key=True)
-        given = [key for key in ("field", "constant", "quality") if getattr(spec, key) is not None]
+        given = [
+            key for key in ("field", "constant", "quality", "calendar") if getattr(spec, key) is not None
+        ]
         if len(given) != 1 and check.is_broken("metrics", name) and not given:
             continue  # A misspelt key was left out.
         if len(given) != 1:
             found = f"both `{'` and `'.join(given)}`" if given else "none of them"
-            message = (
-                f"metric `{name}`: label `{label}` needs exactly one of `field`, `constant` and `quality`"
-            )
-            check.report(where, f"{message}, and has {found}", at_key=True)
+            message = "needs exactly one of `field`, `constant`, `quality` and `calendar`"
+            check.report(where, f"metric `{name}`: label `{label}` {message}, and has {found}", at_key=True)
             continue
         _check_keys(check, where, label, spec, metric)
         _check_texts(check, where, label, spec)
@@ -53,6 +55,11 @@ def _check_keys(check: Check, where: Path_, label: str, spec: LabelSpec, metric:
                 check.report(
                     (*where, key), f"label `{label}`: `{key}` goes with `field`", "Leave it out.", at_key=True
                 )
+    if "zone" in spec.model_fields_set and spec.calendar is None:
+        check.report((*where, "zone"), f"label `{label}`: `zone` goes with `calendar`", at_key=True)
+    if spec.zone not in available_timezones():
+        message = f"label `{label}`: there is no time zone `{spec.zone}`"
+        check.report((*where, "zone"), message, suggest(spec.zone, available_timezones()))
     if spec.table_default is not None and spec.table is None:
         check.report(
             (*where, "table_default"), f"label `{label}`: `table_default` goes with `table`", at_key=True
@@ -81,7 +88,7 @@ def _check_texts(check: Check, where: Path_, label: str, spec: LabelSpec) -> Non
 def _check_field(check: Check, where: Path_, label: str, spec: LabelSpec, metric: MetricSpec) -> None:
     name = str(spec.field)
     found: list[FieldSpec] = []
-    for event in metric.on:
+    for event in metric.labelled:
         fields = check.events[event].fields
         if name in fields:
             found.append(fields[name])
@@ -97,7 +104,7 @@ def _check_field(check: Check, where: Path_, label: str, spec: LabelSpec, metric
         if problem:
             check.report((*where, "field"), f"metric `{where[1]}`: label `{label}`: `{name}` {problem}", hint)
             break
-    if found and len(found) == len(metric.on):
+    if found and len(found) == len(metric.labelled):
         _check_default(check, where, label, spec, found)
         _check_table(check, where, label, spec, found)
     enum = [member for one in found for member in one.enum or ()]
@@ -175,14 +182,15 @@ def _is_number(text: str) -> bool:
 
 
 def _check_quality(check: Check, where: Path_, label: str, spec: LabelSpec, metric: MetricSpec) -> None:
-    without = [event for event in metric.on if not check.events[event].quality]
+    without = [event for event in metric.labelled if not check.events[event].quality]
     if without:
         message = f"metric `{where[1]}`: label `{label}`: `{without[0]}` has no quality rules"
         check.report((*where, "quality"), message, "Declare them in its `quality`, or leave the label out.")
     if spec.quality == "rule" and not isinstance(metric, CounterSpec):
         message = f"metric `{where[1]}`: label `{label}`: an event counts once for each broken rule"
-        kind = "histogram" if isinstance(metric, HistogramSpec) else "gauge"
-        check.report((*where, "quality"), message, f"That has a meaning for a counter, not for a {kind}.")
+        check.report(
+            (*where, "quality"), message, f"That has a meaning for a counter, not for {_A[metric.type]}."
+        )
     several = [key for key, one in metric.labels.items() if one.quality == "rule"]
     if spec.quality == "rule" and label != several[0]:
         check.report(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
 from evalgauge.core.pack.check_filters import check_filter
+from evalgauge.core.pack.check_keyed import check_keyed
 from evalgauge.core.pack.check_labels import check_labels
-from evalgauge.core.pack.model import CounterSpec, GaugeSpec, HistogramSpec
+from evalgauge.core.pack.model import CounterSpec, ElapsedSpec, GaugeSpec, HistogramSpec, KeyedSpec
 from evalgauge.core.pack.names import (
     OWN_PACK,
     PROCESS,
@@ -23,7 +24,7 @@ from evalgauge.core.units import UNITS
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import FieldSpec, MetricSpec
+    from evalgauge.core.pack.model import CountingSpec, FieldSpec, MetricSpec
 
 
 def check_metrics(check: Check) -> None:
@@ -39,18 +40,26 @@ def check_metrics(check: Check) -> None:
         taken |= dict.fromkeys(exposed_names(name, metric), name)
         _check_name(check, path, name, metric)
         known = _check_on(check, path, name, metric)
-        if PROCESS in metric.on:
-            _check_process(check, path, name, metric)
-        elif known:
-            _check_value(check, path, name, metric)
-            if metric.where is not None:
-                check_filter(check, (*path, "where"), metric.where, metric.on)
-        if isinstance(metric, GaugeSpec) and PROCESS not in metric.on:
-            _check_gauge(check, path, name, metric)
-        if isinstance(metric, HistogramSpec):
+        if isinstance(metric, HistogramSpec | ElapsedSpec):
             _check_buckets(check, path, name, metric)
+        if isinstance(metric, KeyedSpec):
+            if known:
+                check_keyed(check, path, name, metric)
+        else:
+            _check_counting(check, path, name, metric, known=known)
+        if known and metric.where is not None:
+            check_filter(check, (*path, "where"), metric.where, metric.on)
         if known or PROCESS in metric.on:
             check_labels(check, path, name, metric)
+
+
+def _check_counting(check: Check, path: Path_, name: str, metric: CountingSpec, *, known: bool) -> None:
+    if PROCESS in metric.on:
+        _check_process(check, path, name, metric)
+    elif known:
+        _check_value(check, path, name, metric)
+    if isinstance(metric, GaugeSpec) and PROCESS not in metric.on:
+        _check_gauge(check, path, name, metric)
 
 
 def _check_name(check: Check, path: Path_, name: str, metric: MetricSpec) -> None:
@@ -92,15 +101,17 @@ def _check_on(check: Check, path: Path_, name: str, metric: MetricSpec) -> bool:
     """Whether every event type of `on` is known."""
     known = True
     for index, event in enumerate(metric.on):
-        where = (*path, "on", index)
+        where = (*path, *_place(metric, index))
         if event in metric.on[:index]:
-            check.report(where, f"metric `{name}`: `{event}` stands in `on` twice")
+            check.report(where, f"metric `{name}`: `{event}` stands there twice")
         if event in check.events:
             known = known and not check.is_broken("events", event)
             continue
         known = False
         if event == PROCESS:
-            if check.pack.pack != OWN_PACK:
+            if isinstance(metric, KeyedSpec):
+                check.report(where, f"metric `{name}`: `{PROCESS}` sends no events, and has no keys")
+            elif check.pack.pack != OWN_PACK:
                 hint = suggest(event, check.events)
                 check.report(where, f"metric `{name}`: `on: {PROCESS}` belongs to pack `{OWN_PACK}`", hint)
             elif len(metric.on) > 1:
@@ -111,7 +122,14 @@ def _check_on(check: Check, path: Path_, name: str, metric: MetricSpec) -> bool:
     return known
 
 
-def _check_process(check: Check, path: Path_, name: str, metric: MetricSpec) -> None:
+def _place(metric: MetricSpec, index: int) -> Path_:
+    """Where the event type stands that is one of `on`."""
+    if isinstance(metric, ElapsedSpec):
+        return ("begin",) if index == 0 else ("end", index - 1)
+    return ("on", index)
+
+
+def _check_process(check: Check, path: Path_, name: str, metric: CountingSpec) -> None:
     """A metric of the process has its value from the program: only its shape is declared."""
     for key in ("where", "value", "up", "down"):
         if getattr(metric, key, None):
@@ -125,14 +143,14 @@ def _check_process(check: Check, path: Path_, name: str, metric: MetricSpec) -> 
         )
 
 
-def _check_unit_name(check: Check, path: Path_, name: str, metric: MetricSpec) -> None:
+def _check_unit_name(check: Check, path: Path_, name: str, metric: CountingSpec) -> None:
     if metric.unit is not None and metric.unit not in UNITS:
         check.report(
             (*path, "unit"), f"metric `{name}`: unknown unit `{metric.unit}`", suggest(metric.unit, UNITS)
         )
 
 
-def _check_value(check: Check, path: Path_, name: str, metric: MetricSpec) -> None:
+def _check_value(check: Check, path: Path_, name: str, metric: CountingSpec) -> None:
     if isinstance(metric, HistogramSpec) and metric.value is None and not check.is_broken(*path):
         hint = "Give `value`: the field to observe."
         check.report(path, f"key `value` of `{name}` is missing", hint, at_key=True)
@@ -172,7 +190,7 @@ def _numbers(check: Check, event: str) -> list[str]:
     return [name for name, spec in check.events[event].fields.items() if spec.type in {"number", "integer"}]
 
 
-def _check_value_field(check: Check, path: Path_, metric: MetricSpec, event: str, spec: FieldSpec) -> None:
+def _check_value_field(check: Check, path: Path_, metric: CountingSpec, event: str, spec: FieldSpec) -> None:
     name, where = path[-1], (*path, "value")
     if spec.type not in {"number", "integer"}:
         message = (
@@ -234,7 +252,7 @@ def _check_moved(check: Check, path: Path_, name: str, metric: GaugeSpec) -> Non
         check.report((*path, "across"), message, "Write `across: sum`.")
 
 
-def _check_buckets(check: Check, path: Path_, name: str, metric: HistogramSpec) -> None:
+def _check_buckets(check: Check, path: Path_, name: str, metric: HistogramSpec | ElapsedSpec) -> None:
     where = (*path, "buckets")
     for index, (lower, upper) in enumerate(pairwise(metric.buckets), 1):
         if lower == upper:
@@ -243,6 +261,8 @@ def _check_buckets(check: Check, path: Path_, name: str, metric: HistogramSpec) 
             check.report(
                 (*where, index), f"metric `{name}`: bucket {upper:g} comes after {lower:g}", "Sort them."
             )
+    if isinstance(metric, ElapsedSpec):
+        return
     unit, base = UNITS.get(unit_of(metric, check.events) or ""), base_unit(metric, check.events)
     if unit is None or not base:
         return

@@ -25,6 +25,8 @@ Severity = Literal["critical", "high", "warning", "medium", "info"]
 
 DEFAULT_LABEL_LIMIT = 1_000
 DEFAULT_METRIC_LIMIT = 10_000
+DEFAULT_KEY_LIMIT = 1_000_000
+DEFAULT_TTL = 7 * 86_400.0
 
 
 class Strict(BaseModel):
@@ -166,7 +168,7 @@ Filter = Annotated[
 
 
 class LabelSpec(Strict):
-    """Where the value of one label comes from: exactly one of `field`, `constant`, `quality`."""
+    """Where the value of one label comes from: exactly one of `field`, `constant`, `quality`, `calendar`."""
 
     field: str | None = Field(default=None, description="The field of the event that holds the value.")
     constant: str | None = Field(default=None, description="The same value for every event.")
@@ -174,6 +176,10 @@ class LabelSpec(Strict):
         default=None,
         description="`validity`: valid or invalid. `rule`: the broken quality rule; an event counts once for each.",
     )
+    calendar: Literal["weekday", "hour"] | None = Field(
+        default=None, description="Of the event's time: `weekday` is mon to sun, `hour` is 00 to 23."
+    )
+    zone: str = Field(default="UTC", description="Time zone of `calendar`, such as Europe/Berlin.")
     default: str = Field(default="", description="Value where the field is absent; empty means no label.")
     table: dict[str, str] | None = Field(default=None, min_length=1, description="Field value → label value.")
     table_default: str | None = Field(
@@ -206,10 +212,6 @@ OneOrMany = Annotated[list[str], BeforeValidator(_one_or_many, json_schema_input
 
 class _Metric(Strict):
     help: Text = Field(description="What it says, in one sentence; shown as HELP.")
-    on: OneOrMany = Field(
-        min_length=1,
-        description="Event type or types it counts; `process` for what the running process itself reports.",
-    )
     labels: dict[LabelName, Label] = Field(
         default_factory=dict,
         description="Label name → where its value comes from, or plainly the field's name.",
@@ -218,10 +220,22 @@ class _Metric(Strict):
     limit: int = Field(
         default=DEFAULT_METRIC_LIMIT, ge=1, description="Series; new ones beyond become `_other`."
     )
+
+
+class _Counting(_Metric):
+    on: OneOrMany = Field(
+        min_length=1,
+        description="Event type or types it counts; `process` for what the running process itself reports.",
+    )
     unit: str | None = Field(default=None, description="Unit of the value where its field declares none.")
 
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return self.on
 
-class CounterSpec(_Metric):
+
+class CounterSpec(_Counting):
     """Counts events, or sums up a field that is never negative."""
 
     type: Literal["counter"] = Field(description="Only ever grows; exposed with the suffix `_total`.")
@@ -229,7 +243,7 @@ class CounterSpec(_Metric):
     exemplars: bool = Field(default=False, description="Keep the trace of the last event of each series.")
 
 
-class GaugeSpec(_Metric):
+class GaugeSpec(_Counting):
     """A value that goes both ways: set by a field, or moved up and down by event types."""
 
     type: Literal["gauge"] = Field(description="Goes both ways.")
@@ -243,7 +257,7 @@ class GaugeSpec(_Metric):
     )
 
 
-class HistogramSpec(_Metric):
+class HistogramSpec(_Counting):
     """How the values of a field are distributed."""
 
     type: Literal["histogram"] = Field(
@@ -256,7 +270,88 @@ class HistogramSpec(_Metric):
     exemplars: bool = Field(default=True, description="Keep the trace of the last event of each bucket.")
 
 
-MetricSpec = Annotated[CounterSpec | GaugeSpec | HistogramSpec, Field(discriminator="type")]
+class _Keyed(_Metric):
+    key: OneOrMany = Field(
+        min_length=1,
+        description="Field or fields by which events belong together; never shown. They are text, in every event type.",
+    )
+    keys: int = Field(
+        default=DEFAULT_KEY_LIMIT,
+        ge=1,
+        description="Keys held of one partition; beyond, the oldest are evicted.",
+    )
+    ttl: Duration = Field(
+        default=DEFAULT_TTL,
+        description="How long a key is held, in event time; an event that comes later than that is left out here.",
+    )
+
+
+class ElapsedSpec(_Keyed):
+    """The time between two events of one key, what is still open, and how many met a limit."""
+
+    type: Literal["elapsed"] = Field(
+        description="A distribution of seconds, with what is open now and how many met each limit."
+    )
+    begin: str = Field(description="Event type that begins; its fields give the labels.")
+    end: OneOrMany = Field(
+        min_length=1, description="Event type or types that end; the first in the stream counts."
+    )
+    buckets: list[float] = Field(
+        min_length=1, description="Upper bounds in seconds, ascending, without +Inf."
+    )
+    within: list[Duration] = Field(
+        default_factory=list,
+        description="Limits: what ends within one has met it, what has not when it has passed has missed it.",
+    )
+    lateness: Duration = Field(
+        default=0.0,
+        description="How much longer than a limit is waited, in event time, for an end that comes out of order.",
+    )
+
+    @property
+    def on(self) -> list[str]:
+        """The event types it sees; the first begins."""
+        return [self.begin, *self.end]
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return [self.begin]
+
+    @property
+    def unit(self) -> str:
+        """Of what it observes."""
+        return "s"
+
+
+class ActiveSpec(_Keyed):
+    """How many keys were seen within a time, or were opened and not closed since."""
+
+    type: Literal["active"] = Field(description="Keys that are active now.")
+    on: OneOrMany = Field(
+        min_length=1, description="Event types that show a key to be active, and those of `closed`."
+    )
+    ttl: Duration = Field(
+        description="So long after it was seen last, in event time, a key counts as active; then it is forgotten."
+    )
+    closed: OneOrMany = Field(
+        default_factory=list,
+        description="Those of `on` that end it: what is opened later, by event time, is open again.",
+    )
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return self.on
+
+    @property
+    def unit(self) -> None:
+        """It counts keys."""
+
+
+CountingSpec = CounterSpec | GaugeSpec | HistogramSpec
+KeyedSpec = ElapsedSpec | ActiveSpec
+MetricSpec = Annotated[CountingSpec | KeyedSpec, Field(discriminator="type")]
 
 
 class ParameterSpec(Strict):

@@ -6,13 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from evalgauge.core.calendar_time import NAMES
+from evalgauge.core.pack.emitted import emitted
 from evalgauge.core.pack.labels import Labels
-from evalgauge.core.pack.model import CounterSpec, GaugeSpec, HistogramSpec
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    from evalgauge.core.pack.emitted import Emitted
     from evalgauge.core.pack.model import EventSpec, FieldSpec, ForeignMetric, LabelSpec, MetricSpec, Pack
 
 OWN_PACK = "evalgauge"
@@ -58,13 +60,16 @@ class Series:
     """The pack's name of the metric it belongs to."""
 
 
+_SAMPLES = {"counter": ("", "_total", "_created"), "histogram": ("", "_bucket", "_sum", "_count", "_created")}
+
+
 def exposed_names(name: str, metric: MetricSpec) -> list[str]:
     """Every sample name that a metric takes up in the exposition formats."""
-    if isinstance(metric, CounterSpec):
-        return [name, f"{name}_total", f"{name}_created"]
-    if isinstance(metric, HistogramSpec):
-        return [name, f"{name}_bucket", f"{name}_sum", f"{name}_count", f"{name}_created"]
-    return [name]
+    return [
+        f"{family.name}{suffix}"
+        for family in emitted(name, metric, "")
+        for suffix in _SAMPLES.get(family.kind, ("",))
+    ]
 
 
 def unit_of(metric: MetricSpec, events: Mapping[str, EventSpec]) -> str | None:
@@ -101,7 +106,7 @@ def label_values(
     if label.enum is not None:
         return frozenset(label.enum)
     values: set[str] = set()
-    for name in metric.on:
+    for name in metric.labelled:
         found = _values_in(label, events[name]) if name in events else None
         if found is None:
             return None
@@ -113,6 +118,8 @@ def _values_in(label: LabelSpec, event: EventSpec) -> set[str] | None:
     """Every value that events of one type can give a label."""
     if label.quality is not None:
         return {"valid", "invalid"} if label.quality == "validity" else set(event.quality)
+    if label.calendar is not None:
+        return {*NAMES[label.calendar]}
     spec = event.fields.get(label.field or "")
     if spec is None:
         return None
@@ -141,22 +148,36 @@ def series_of(pack: Pack, events: Mapping[str, EventSpec]) -> dict[str, Series]:
     """Series name → series, for each metric of a pack. `events` holds the types it declares and uses."""
     found: dict[str, Series] = {}
     for name, metric in pack.metrics.items():
-        labels = labels_of(metric, events)
-        if isinstance(metric, CounterSpec):
-            found[f"{name}_total"] = Series(f"{name}_total", "counter", labels, name)
-        elif isinstance(metric, GaugeSpec):
-            found[name] = Series(name, "gauge", labels, name)
-        else:
-            bounds = {"+Inf"} | {text for bound in metric.buckets for text in (f"{bound:g}", repr(bound))}
-            by_bound = Labels(
-                (labels.possible or frozenset()) | {"le"},
-                labels.certain | {"le"},
-                {**labels.values, "le": frozenset(bounds)},
-            )
-            found[f"{name}_bucket"] = Series(f"{name}_bucket", "bucket", by_bound, name)
-            found[f"{name}_sum"] = Series(f"{name}_sum", "sum", labels, name)
-            found[f"{name}_count"] = Series(f"{name}_count", "count", labels, name)
+        own = labels_of(metric, events)
+        for family in emitted(name, metric, base_unit(metric, events)):
+            labels = _labels_of(family, own)
+            if family.kind == "counter":
+                found[f"{family.name}_total"] = Series(f"{family.name}_total", "counter", labels, name)
+            elif family.kind == "gauge":
+                found[family.name] = Series(family.name, "gauge", labels, name)
+            else:
+                bounds = {"+Inf"} | {text for bound in family.bounds for text in (f"{bound:g}", repr(bound))}
+                by_bound = _with(labels, {"le": bounds})
+                found[f"{family.name}_bucket"] = Series(f"{family.name}_bucket", "bucket", by_bound, name)
+                found[f"{family.name}_sum"] = Series(f"{family.name}_sum", "sum", labels, name)
+                found[f"{family.name}_count"] = Series(f"{family.name}_count", "count", labels, name)
     return found
+
+
+def _labels_of(family: Emitted, own: Labels) -> Labels:
+    """The labels of a family of a metric that has `own`."""
+    possible = TARGET_LABELS | set(family.labels)
+    values = {name: found for name, found in own.values.items() if name in possible}
+    return _with(Labels(possible, own.certain & possible, values), family.more)
+
+
+def _with(labels: Labels, more: Mapping[str, Collection[str]]) -> Labels:
+    """The same with further labels that every series has, of these values."""
+    return Labels(
+        (labels.possible or frozenset()) | {*more},
+        labels.certain | {*more},
+        {**labels.values, **{name: frozenset(values) for name, values in more.items()}},
+    )
 
 
 def foreign_series(name: str, metric: ForeignMetric) -> dict[str, Series]:

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from evalgauge.core.pack.catalogue import Catalogue
-from evalgauge.core.pack.model import HistogramSpec
 from evalgauge.core.pack.names import OTHER, PROCESS, TARGET_LABELS, base_unit, label_values, series_of
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.pack.loader import LoadedPack
     from evalgauge.core.pack.model import EventSpec, MetricSpec, Pack
+    from evalgauge.core.pack.names import Series
 
 
 def summary(loaded: LoadedPack, others: Sequence[Pack] = ()) -> dict[str, Any]:
@@ -74,7 +74,6 @@ def _event(spec: EventSpec) -> dict[str, Any]:
 def _metric(name: str, metric: MetricSpec, events: Mapping[str, EventSpec], pack: Pack) -> dict[str, Any]:
     """One metric with its series; a bucket and its like each count once for each label set."""
     sets = estimate(metric, events)
-    bounds = len(metric.buckets) + 1 if isinstance(metric, HistogramSpec) else 1
     series = {key: found for key, found in series_of(pack, events).items() if found.metric == name}
     return {
         "name": name,
@@ -87,11 +86,20 @@ def _metric(name: str, metric: MetricSpec, events: Mapping[str, EventSpec], pack
             {
                 "name": key,
                 "labels": _labels(found.labels.possible),
-                "at_most": sets * (bounds if found.kind == "bucket" else 1),
+                "at_most": _at_most(found, metric, sets),
             }
             for key, found in series.items()
         ],
     }
+
+
+def _at_most(series: Series, metric: MetricSpec, sets: int) -> int:
+    """The most series of a name: the metric's label `sets`, if it has any of its labels, times those that are added."""
+    possible = (series.labels.possible or frozenset()) - TARGET_LABELS
+    added = possible - metric.labels.keys() - {"le"}
+    bounds = len(getattr(metric, "buckets", ())) + 1 if "le" in possible else 1
+    own = sets if possible & metric.labels.keys() or not metric.labels else 1
+    return own * bounds * math.prod(len(series.labels.values[label]) for label in added)
 
 
 def _labels(possible: frozenset[str] | None) -> list[str] | None:

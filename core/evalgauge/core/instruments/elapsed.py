@@ -1,0 +1,237 @@
+"""Elapsed: the time between two events of one key, and what still waits for the second of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from evalgauge.core.arrays import Growing
+from evalgauge.core.instrument import Declared, Merged, meaning
+from evalgauge.core.instruments.grouping import Slots, series_index
+from evalgauge.core.instruments.histogram import bucket_of, in_base_unit
+from evalgauge.core.instruments.increments import SUM_WORDS, add_values, shown_sums
+from evalgauge.core.instruments.keyed_part import KeyedPart, births
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
+from evalgauge.core.instruments.waiting import Outcome, Terms, Waiting
+from evalgauge.core.pack.emitted import elapsed
+from evalgauge.core.pack.model import ElapsedSpec
+from evalgauge.core.series import SeriesIndex
+from evalgauge.core.table import Table
+from evalgauge.core.units import UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evalgauge.core.clock import Clock
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.families import Family
+
+_SECOND = 1_000_000
+
+
+class ReducingElapsed:
+    """Events with their keys, in stream order."""
+
+    def __init__(self, declared: Declared) -> None:
+        spec = declared.spec
+        assert isinstance(spec, ElapsedSpec)  # noqa: S101 - the entry point's name says so
+        self._keyer = Keyer(spec, spec.key)
+
+    def reduce(self, columns: Columns) -> None:
+        """Add one batch."""
+        self._keyer.reduce(columns)
+
+    def take(self) -> KeyedRows | None:
+        """Everything since the last call."""
+        return self._keyer.take()
+
+
+class OpenPairs(KeyedPart):
+    """What waits in one partition."""
+
+    def __init__(self, owner: Elapsed, hashes: tuple[str, str, str], terms: Terms, clock: Clock) -> None:
+        self.waiting = Waiting(hashes[0], terms, self._publish)
+        super().__init__(hashes[1:], owner.fresh_index(), self.waiting.table, clock)
+        self._owner = owner
+        self._open: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self.shown: tuple[list[tuple[str, ...]], NDArray[np.int64], NDArray[np.int64]] | None = None
+        """Of each series (n,) as of the last commit: labels, keys that wait, microseconds of the oldest of them."""
+
+    def take(self, rows: KeyedRows, series: NDArray[np.intp], outcome: Outcome) -> None:
+        """Take events in; `series` (N,) of each."""
+        for span in self.spans(rows, series):
+            self.waiting.take(span.rows, span.series, span.clock, outcome)
+            if span.bound is not None:
+                self.waiting.bound(span.bound, outcome)
+
+    def settle(self) -> None:
+        """Count what time alone has decided, before each commit."""
+        outcome = Outcome()
+        self.waiting.pass_time(self.clock.now, outcome)
+        self._owner.count(self, outcome)
+        self._open = self.waiting.waiting(len(self.index().series))
+
+    def _publish(self) -> None:
+        found, self._open = self._open or self.waiting.waiting(len(self.index().series)), None
+        self.shown = (self.index().series[: len(found[0])], *found)
+
+
+class Elapsed:
+    """Time from the first event that begins a key to the first that ends it, observed once both are there.
+
+    What is counted is the replica's; keys that wait move with their partition. A key's time is its events' own, and
+    how far time has come is the partition's: see `clock.stamp`. A time below zero is observed as zero.
+    """
+
+    version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = True
+
+    def __init__(self, declared: Declared) -> None:
+        spec = declared.spec
+        assert isinstance(spec, ElapsedSpec)  # noqa: S101 - the entry point's name says so
+        self._declared, self._spec = declared, spec
+        self._families = elapsed(declared.name, spec)
+        self._bounds = np.asarray(spec.buckets, np.float64)
+        limits = len(spec.within)
+        columns = {"buckets": ((len(spec.buckets) + 1,), np.int64)} | dict.fromkeys(SUM_WORDS, ((), np.int64))
+        columns |= {"met": ((limits,), np.int64), "missed": ((limits,), np.int64), "expired": ((), np.int64)}
+        self._table = Table(meaning(declared, self.version), self.fresh_index(), columns)
+        self._apart = Table(
+            meaning(declared, self.version, "apart"),
+            SeriesIndex((), 1),
+            {"unmatched": ((), np.int64), "evicted": ((), np.int64)},
+        )
+        self.tables = (self._table, self._apart)
+        self._sums = Growing((), np.float64)
+        self._by_limit: list[tuple[str, ...]] = []
+        """Label values of the rows that tell of limits."""
+
+    def fresh_index(self) -> SeriesIndex:
+        """An empty index of the series of this metric."""
+        return series_index(self._spec, [self._declared.types[self._spec.begin]])
+
+    @staticmethod
+    def reducing(declared: Declared) -> ReducingElapsed:
+        """The reducing half."""
+        return ReducingElapsed(declared)
+
+    def part(self, clock: Clock) -> OpenPairs:
+        """What waits in one more partition."""
+        spec = self._spec
+        terms = Terms(
+            begin=0,
+            limits=tuple(round(limit * _SECOND) for limit in spec.within),
+            lateness=round(spec.lateness * _SECOND),
+            retention=round(spec.ttl * _SECOND),
+            keys=spec.keys,
+        )
+        keys, series, seen = (
+            meaning(self._declared, self.version, part) for part in ("keys", "series", "seen")
+        )
+        return OpenPairs(self, (keys, series, seen), terms, clock)
+
+    def index(self) -> SeriesIndex:
+        """The index of the replica's series."""
+        return self._table.index
+
+    def merge(self, delta: KeyedRows, slots: Slots, part: OpenPairs) -> Merged:
+        """Take events in."""
+        slots.part.resolve(delta.groups)
+        series, overflow = slots.part.of_rows(delta.slots)
+        outcome = Outcome(late=delta.early)
+        part.take(delta, series, outcome)
+        begun = np.unique(series[series >= 0])
+        # A label set is there, at zero, as soon as something waits: a rate then sees the first pair.
+        self._table.touch(part.replica_slots(begun, self._table.index))
+        self.count(part, outcome)
+        return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, outcome.late)
+
+    def count(self, part: OpenPairs, outcome: Outcome) -> None:
+        """Add what keys of a partition have come to."""
+        index = self._table.index
+        if outcome.series:
+            slots = part.replica_slots(np.concatenate(outcome.series), index)
+            taken = np.concatenate(outcome.taken).astype(np.float64)
+            counts = self._table.column("buckets")
+            places = slots * counts.shape[1] + bucket_of(in_base_unit(taken, UNITS["us"]), self._bounds)
+            np.add.at(counts.reshape(-1), places, 1)
+            add_values(self._table, slots, taken)
+            self._table.touch(slots)
+        for column, told in (("met", outcome.met), ("missed", outcome.missed)):
+            for place, series in told:
+                slots = part.replica_slots(series, index)
+                np.add.at(self._table.column(column)[:, place], slots, 1)
+                self._table.touch(slots)
+        for series in outcome.expired:
+            slots = part.replica_slots(series, index)
+            np.add.at(self._table.column("expired"), slots, 1)
+            self._table.touch(slots)
+        if outcome.lone or outcome.evicted or not self._apart.index.series:
+            slot, _ = self._apart.index.resolve(())
+            self._apart.column("unmatched")[slot] += outcome.lone
+            self._apart.column("evicted")[slot] += outcome.evicted
+            self._apart.touch(np.array([slot]))
+
+    def families(self, generation: int, parts: Sequence[OpenPairs]) -> Sequence[Family]:
+        """What is committed of counts, and what waits in these partitions."""
+        table, rows = self._table, self._table.rows
+        labels, when = table.index.series, births(table)
+        taken, limits, expired, unmatched, evicted, open_, oldest = self._families
+        for series in labels[len(self._by_limit) // max(1, 2 * len(self._spec.within)) : rows]:
+            self._by_limit += ((*series, *told) for told in self._limit_labels())
+        met_missed = np.stack([table.shown[name].reserve(rows)[:rows] for name in ("met", "missed")], axis=2)
+        created, born = (np.repeat(one, 2 * len(self._spec.within)) for one in when)
+        apart = self._apart.rows
+        waiting, oldest_series, since = _together([part.shown for part in parts if part.shown is not None])
+        return [
+            taken.family(
+                labels,
+                shown_sums(table, self._sums, UNITS["us"].factor),
+                when,
+                generation=generation,
+                buckets=table.shown["buckets"].reserve(rows)[:rows].copy(),
+            ),
+            *(
+                [
+                    limits.family(
+                        self._by_limit, met_missed.reshape(-1), (created, born), generation=generation
+                    )
+                ]
+                if self._spec.within
+                else []
+            ),
+            expired.family(
+                labels, table.shown["expired"].reserve(rows)[:rows].copy(), when, generation=generation
+            ),
+            *(
+                one.family(
+                    self._apart.index.series,
+                    self._apart.shown[name].reserve(apart)[:apart].copy(),
+                    births(self._apart),
+                    generation=generation,
+                )
+                for one, name in ((unmatched, "unmatched"), (evicted, "evicted"))
+            ),
+            open_.family(list(waiting), np.array(list(waiting.values()), np.int64)),
+            oldest.family(oldest_series, np.array(since, np.float64)),
+        ]
+
+    def _limit_labels(self) -> list[tuple[str, str]]:
+        return [(f"{limit:g}", told) for limit in self._spec.within for told in ("met", "missed")]
+
+
+def _together(
+    shown: Sequence[tuple[list[tuple[str, ...]], NDArray[np.int64], NDArray[np.int64]]],
+) -> tuple[dict[tuple[str, ...], int], list[tuple[str, ...]], list[float]]:
+    """Keys that wait by label set, and of those where any does the label set and the Unix time of the oldest."""
+    waiting: dict[tuple[str, ...], int] = {}
+    oldest: dict[tuple[str, ...], int] = {}
+    for labels, counts, since in shown:
+        for series, count, time in zip(labels, counts.tolist(), since.tolist(), strict=True):
+            waiting[series] = waiting.get(series, 0) + count
+            if count:
+                oldest[series] = min(time, oldest.get(series, time))
+    return waiting, list(oldest), [time / _SECOND for time in oldest.values()]

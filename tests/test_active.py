@@ -1,0 +1,166 @@
+"""`active` through the whole engine, against one event after the other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evalgauge.core.instruments import keyed_part
+from tests.engine_helpers import NOON, Lab, lines, pack_of
+
+PACK = pack_of("""\
+pack: hall
+version: 1
+title: Hall
+events:
+  hall.entered:
+    description: Somebody came.
+    fields:
+      house: {type: string, required: true}
+      who: {type: string, required: true}
+      door: {type: string, required: true}
+  hall.left:
+    description: Somebody went.
+    fields:
+      house: {type: string, required: true}
+      who: {type: string, required: true}
+      door: {type: string, required: true}
+  hall.lit:
+    description: The light went on.
+    fields: {house: {type: string}}
+metrics:
+  hall_present:
+    type: active
+    help: Who is there.
+    on: [hall.entered, hall.left]
+    closed: hall.left
+    key: [house, who]
+    labels: {door: {field: door, limit: 2}}
+    ttl: 50
+    keys: 3
+  hall_lights:
+    type: counter
+    help: Lights.
+    on: hall.lit
+""")
+TTL, KEYS, AHEAD = 50, 3, 300
+BEGAN = NOON - 200
+
+
+class Told(NamedTuple):
+    """One event."""
+
+    what: str
+    house: str
+    who: str
+    door: str
+    time: int
+    """Seconds after `BEGAN`."""
+
+    def line(self, number: int) -> bytes:
+        """It as it comes."""
+        data = {"house": self.house}
+        if self.what != "lit":
+            data |= {"who": self.who, "door": self.door}
+        time = datetime.fromtimestamp(BEGAN + self.time, UTC).isoformat()
+        return (
+            lines(
+                {"id": str(number), "source": "/s", "type": f"hall.{self.what}", "time": time, "data": data}
+            )[0]
+            + b"\n"
+        )
+
+
+def expected(  # noqa: C901 - one rule after the other
+    stream: list[Told], every: int
+) -> tuple[Counter[str], int, int]:
+    """Who is there by door, late events, keys evicted; doors in order of their coming, the third and later as one."""
+    clock, late, evicted, seen = float("-inf"), 0, 0, 0
+    kept: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
+    doors: list[str] = []
+
+    def newest(key: tuple[str, str]) -> int:
+        return max(time for time, _, _ in kept[key])
+
+    def forget() -> None:
+        for key in [key for key in kept if newest(key) + TTL <= clock]:
+            del kept[key]
+
+    for one in stream:
+        before, ahead = clock, BEGAN + one.time > NOON + AHEAD
+        clock = max(clock, min(one.time, NOON + AHEAD - BEGAN))
+        if one.what == "lit":
+            continue
+        if one.door not in doors and len(doors) < 2:
+            doors.append(one.door)
+        if ahead:
+            late += 1
+            continue
+        seen += 1
+        if one.time + TTL <= before:
+            late += 1
+        else:
+            door = one.door if one.door in doors else "_other"
+            kept.setdefault((one.house, one.who), []).append((one.time, one.what, door))
+        if seen % every == 0 and len(kept) > KEYS:
+            forget()
+            for key in sorted(kept, key=lambda key: (newest(key), f"{len(key[0])}:{key[0]}{key[1]}"))[
+                : max(0, len(kept) - KEYS)
+            ]:
+                del kept[key]
+                evicted += 1
+    forget()
+    there: Counter[str] = Counter()
+    for events in kept.values():
+        came = max((time for time, what, _ in events if what == "entered"), default=float("-inf"))
+        went = max((time for time, what, _ in events if what == "left"), default=float("-inf"))
+        if came > went and came + TTL > clock:
+            there[[door for time, _, door in events if time == max(came, went)][-1]] += 1
+    return there, late, evicted
+
+
+EVENTS = st.builds(
+    Told,
+    st.sampled_from(["entered", "left", "lit"]),
+    st.sampled_from(["h", "hh"]),
+    st.sampled_from("vw"),
+    st.sampled_from("abc"),
+    st.integers(0, 30).map(lambda fives: 5 * fives) | st.sampled_from([-86_400, 86_400 * 365]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(EVENTS, max_size=60), st.data())
+def test_who_is_there_is_what_the_events_say_wherever_the_stream_is_cut(
+    stream: list[Told], data: st.DataObject
+) -> None:
+    """In any order, with repeats, wrong clocks, closes that never come, too many keys, and restarts."""
+    every = data.draw(st.integers(1, 8))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    restarts = data.draw(st.sets(st.integers(0, 5)))
+    told = [one.line(number) for number, one in enumerate(stream)]
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
+        patch.setattr(keyed_part, "BOUND_EVERY", every)
+        bench = Lab(Path(name), packs=[PACK])
+        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
+            bench.feed(b"".join(told[first:last]))
+            bench.engine.commit()
+            if number in restarts:
+                bench.store.close()
+                bench = Lab(Path(name), packs=[PACK])
+        family = next(one for one in bench.families() if one.name == "hall_present")
+        found = {
+            labels[0]: count
+            for labels, count in zip(family.series, family.values.tolist(), strict=True)
+            if count
+        }
+        late = bench.value("evalgauge_events_late", "hall_present")
+        assert (found, late, bench.value("hall_present_evicted")) == expected(stream, every)
+        bench.store.close()
