@@ -164,3 +164,19 @@ def test_who_is_there_is_what_the_events_say_wherever_the_stream_is_cut(
         late = bench.value("evalgauge_events_late", "hall_present")
         assert (found, late, bench.value("hall_present_evicted")) == expected(stream, every)
         bench.store.close()
+
+
+def test_where_nothing_comes_time_follows_the_clock(tmp_path: Path) -> None:
+    """So that nobody is there for ever, and only where nothing waits to be read."""
+    with Lab(tmp_path, packs=[PACK]) as bench:
+        bench.feed(Told("entered", "h", "v", "a", 190).line(1))
+        bench.engine.commit()
+        assert bench.value("hall_present", "a") == 1
+        for seconds, quiet, there in ((5, True, 1), (45, False, 1), (45, True, 1), (60, True, 0)):
+            bench.clock.now = NOON + seconds
+            bench.engine.pass_time(10, {"": quiet}.__getitem__)
+            bench.engine.commit()
+            assert bench.value("hall_present", "a") == there, (seconds, quiet)
+        bench.feed(Told("entered", "h", "v", "a", 195).line(2))
+        bench.engine.commit()
+        assert bench.value("evalgauge_events_late", "hall_present") == 1

@@ -83,8 +83,10 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class Oracle:
     """By the words of the documentation, one event after the other."""
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int = 1 << 16, arrival: float = NOON) -> None:
+        """`every`: events after which surplus keys go; `arrival`: when all of them came."""
         self.every = every
+        self.latest = arrival + AHEAD - BEGAN
         self.clock = float("-inf")
         self.begun: dict[str, tuple[int, str]] = {}
         self.ended: dict[str, int] = {}
@@ -136,8 +138,8 @@ class Oracle:
     def tell(self, one: Told) -> None:
         """One event."""
         self.pass_time()
-        before, ahead = self.clock, BEGAN + one.time > NOON + AHEAD
-        self.clock = max(self.clock, min(one.time, NOON + AHEAD - BEGAN))
+        before, ahead = self.clock, one.time > self.latest
+        self.clock = max(self.clock, min(one.time, self.latest))
         if one.what == "opened":
             return
         if ahead:

@@ -19,6 +19,7 @@ from tests.engine_helpers import INPUT, KINDS, NOON, Clock, event, lab, lines, o
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from evalgauge.core.pack.model import Pack
     from evalgauge.core.store import Commit, DeadLetterLimits
     from evalgauge.core.table import Page, PageKind
 
@@ -102,11 +103,13 @@ class ReplicaStore:
 class Replica:
     """An engine with the partitions it has."""
 
-    def __init__(self, log: Log, name: str, *, deduplicate: bool = False, ids: int = 1000) -> None:
+    def __init__(
+        self, log: Log, name: str, *, deduplicate: bool = False, ids: int = 1000, pack: Pack | None = None
+    ) -> None:
         self.log = log
         self.store = ReplicaStore(log, name)
         self.engine = Engine(
-            [lab(), own_pack()],
+            [pack or lab(), own_pack()],
             {INPUT: InputRules(deduplicate=deduplicate)},
             KINDS,
             self.store,

@@ -201,9 +201,11 @@ class Client(Feeder):
 class Watcher(Feeder):
     """Scrapes without a pause, and fails when anything exposed ever decreases or vanishes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, grows: tuple[str, ...] = _GROWS) -> None:
+        """`grows`: how the names begin of what must never fall."""
         super().__init__()
         self._url = url
+        self._grows = grows
         self._last: dict[str, float] = {}
         self.scrapes = 0
 
@@ -218,7 +220,7 @@ class Watcher(Feeder):
         self.scrapes += 1
         now = {}
         for row in text.splitlines():
-            if row.startswith(_GROWS) and not row.startswith(_MAY_FALL):
+            if row.startswith(self._grows) and not row.startswith(_MAY_FALL):
                 name, _, value = row.rpartition(" ")
                 now[name] = float(value)
         for name, before in self._last.items():
