@@ -13,9 +13,11 @@ from evalgauge.core.document import parse_document
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
 from evalgauge.core.instruments.active import Active
 from evalgauge.core.instruments.counter import Counter
+from evalgauge.core.instruments.deviation import Deviation
 from evalgauge.core.instruments.elapsed import Elapsed
 from evalgauge.core.instruments.gauge import Gauge
 from evalgauge.core.instruments.histogram import Histogram
+from evalgauge.core.instruments.pattern import Pattern
 from evalgauge.core.mapping_check import checked_mapping
 from evalgauge.core.pack.check import check_pack
 from evalgauge.core.pack.loader import examined_pack, load_pack
@@ -40,6 +42,8 @@ KINDS: dict[str, type[Instrument]] = {
     "histogram": Histogram,
     "elapsed": Elapsed,
     "active": Active,
+    "deviation": Deviation,
+    "pattern": Pattern,
 }
 NOON = 1_700_000_000.0
 """When everything happens, unless a test moves the clock."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape
+from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.keyed_rows import Keyer, rounds
 from evalgauge.core.pack.model import CounterSpec
 from tests.engine_helpers import event, lab, lines
@@ -27,7 +28,8 @@ SPEC = CounterSpec.model_validate(
 def keyed(stream: list[tuple[str, str | None, int]], cuts: list[int]) -> list[KeyedRows | None]:
     """What a stream of (type, key, minute) is reduced to, cut into batches before the given events."""
     shape = CloudEventsShape(dict(lab().events))
-    keyer, found = Keyer(SPEC, ["who"]), []
+    types = {type_: lab().events[type_] for type_ in SPEC.on}
+    keyer, found = Keyer(Declared("lab", "lab_doors", SPEC, types), ["who"]), []
     encoders: dict[tuple[str, str], Encoder] = {}
     told: list[Any] = [
         event(n, type_, time=f"2026-11-21T10:{minute:02}:00Z", **({} if key is None else {"who": key}))

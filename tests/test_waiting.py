@@ -86,7 +86,9 @@ def expected(stream: list[Told]) -> Answer:  # noqa: C901 - one rule after the o
                 settle(
                     one.key,
                     limit,
-                    "met" if took <= limit and clock < time + limit + TERMS.lateness else "missed",
+                    "met"
+                    if took <= limit and (one.what == "begin" or clock < time + limit + TERMS.lateness)
+                    else "missed",
                 )
         clock = max(clock, one.time)
     due()

@@ -23,11 +23,12 @@ NEVER = int(np.iinfo(np.int64).min)
 def stamp(batch: Sequence[Columns], before: int, latest: int) -> int:
     """Tell each event how far time had come before it, in microseconds since 1970; returns how far it is after all.
 
-    Time is the greatest event time so far, and no event takes it further than `latest`: one clock that is ahead must
-    not make everybody else late.
+    Time is the greatest event time so far, those after `latest` left out: one clock that is ahead must not make
+    everybody else late.
     """
     lines = np.concatenate([np.empty(0, np.int64), *(columns.lines for columns in batch)])
-    times = np.minimum(np.concatenate([np.empty(0, np.int64), *(one.times() for one in batch)]), latest)
+    times = np.concatenate([np.empty(0, np.int64), *(one.times() for one in batch)])
+    times = np.where(times > latest, before, times)
     order = None
     if len(batch) > 1:
         order = np.argsort(lines, kind="stable")

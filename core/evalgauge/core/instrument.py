@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
+from evalgauge.core.pack.model import KeyedSpec
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -111,6 +113,10 @@ class Instrument(Protocol):
         """
 
 
+_NO_MEANING = {"help", "labels", "where", "limit", "keys", "ttl", "lateness", "severity"}
+"""What of a keyed metric may change without its state meaning something else, or is told in another way."""
+
+
 def meaning(declared: Declared, version: int, table: str = "") -> str:
     """A hash of all that gives the state its meaning; limits, help texts and `across` are not among it.
 
@@ -142,10 +148,8 @@ def meaning(declared: Declared, version: int, table: str = "") -> str:
         "up": getattr(spec, "up", None),
         "down": getattr(spec, "down", None),
     }
-    # Only where they are: what others mean has to stay the same hash.
-    parts |= {
-        key: getattr(spec, key) for key in ("key", "begin", "end", "within", "closed") if hasattr(spec, key)
-    }
+    if isinstance(spec, KeyedSpec):
+        parts |= spec.model_dump(exclude=_NO_MEANING)
     parts |= {"table": table} if table else {}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 

@@ -173,6 +173,8 @@ def _of_family(family: Family) -> Iterator[Reading]:
         labels = {key: text for key, text in pairs if text}
         bucket = ""
         if family.buckets is not None:
+            if not family.buckets[row].any():  # a series that is there at zero
+                continue
             place = int(np.flatnonzero(family.buckets[row])[0])
             bucket = f"{family.bounds[place]:g}" if place < len(family.bounds) else "+Inf"
         yield Reading(name, labels, value, bucket)

@@ -8,13 +8,13 @@ import numpy as np
 
 from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
-from evalgauge.core.instruments.keyed_part import KeyedPart, births, surplus
+from evalgauge.core.instruments.keyed_part import KeyedPart, surplus
 from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
+from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.emitted import active
 from evalgauge.core.pack.model import ActiveSpec
 from evalgauge.core.series import SeriesIndex
-from evalgauge.core.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ class ReducingActive:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, ActiveSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(spec, spec.key)
+        self._keyer = Keyer(declared, spec.key)
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
@@ -142,10 +142,8 @@ class Active:
         assert isinstance(spec, ActiveSpec)  # noqa: S101 - the entry point's name says so
         self._declared, self._spec = declared, spec
         self._exposed = active(declared.name, spec)
-        self._evicted = Table(
-            meaning(declared, self.version), SeriesIndex((), 1), {"evicted": ((), np.int64)}
-        )
-        self.tables = (self._evicted,)
+        self._tally = Tally(declared, self.version, SeriesIndex((), 0), {})
+        self.tables = self._tally.tables
 
     @staticmethod
     def reducing(declared: Declared) -> ReducingActive:
@@ -169,10 +167,7 @@ class Active:
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
         late, evicted = part.take(delta, series)
-        slot, _ = self._evicted.index.resolve(())
-        self._evicted.column("evicted")[slot] += evicted
-        if evicted:
-            self._evicted.touch(np.array([slot]))
+        self._tally.count(evicted=evicted)
         return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, late + delta.early)
 
     def families(self, generation: int, parts: Sequence[Seen]) -> Sequence[Family]:
@@ -181,13 +176,7 @@ class Active:
         found: dict[tuple[str, ...], int] = {}
         for labels, count in (one for part in parts for one in part.shown):
             found[labels] = found.get(labels, 0) + count
-        rows = self._evicted.rows
         return [
             shown.family(list(found), np.array(list(found.values()), np.int64)),
-            evicted.family(
-                self._evicted.index.series,
-                self._evicted.shown["evicted"].reserve(rows)[:rows].copy(),
-                births(self._evicted),
-                generation=generation,
-            ),
+            self._tally.family_apart(evicted, "evicted", generation),
         ]

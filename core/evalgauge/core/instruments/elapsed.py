@@ -11,13 +11,12 @@ from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.histogram import bucket_of, in_base_unit
 from evalgauge.core.instruments.increments import SUM_WORDS, add_values, shown_sums
-from evalgauge.core.instruments.keyed_part import KeyedPart, births
+from evalgauge.core.instruments.keyed_part import KeyedPart
 from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
+from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.instruments.waiting import Outcome, Terms, Waiting
 from evalgauge.core.pack.emitted import elapsed
 from evalgauge.core.pack.model import ElapsedSpec
-from evalgauge.core.series import SeriesIndex
-from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
+    from evalgauge.core.series import SeriesIndex
 
 _SECOND = 1_000_000
 
@@ -38,7 +38,7 @@ class ReducingElapsed:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, ElapsedSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(spec, spec.key)
+        self._keyer = Keyer(declared, spec.key)
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
@@ -96,18 +96,12 @@ class Elapsed:
         self._families = elapsed(declared.name, spec)
         self._bounds = np.asarray(spec.buckets, np.float64)
         limits = len(spec.within)
-        columns = {"buckets": ((len(spec.buckets) + 1,), np.int64)} | dict.fromkeys(SUM_WORDS, ((), np.int64))
-        columns |= {"met": ((limits,), np.int64), "missed": ((limits,), np.int64), "expired": ((), np.int64)}
-        self._table = Table(meaning(declared, self.version), self.fresh_index(), columns)
-        self._apart = Table(
-            meaning(declared, self.version, "apart"),
-            SeriesIndex((), 1),
-            {"unmatched": ((), np.int64), "evicted": ((), np.int64)},
-        )
-        self.tables = (self._table, self._apart)
+        columns: dict[str, tuple[tuple[int, ...], type[np.int64]]] = dict.fromkeys(SUM_WORDS, ((), np.int64))
+        columns["buckets"] = ((len(spec.buckets) + 1,), np.int64)
+        columns |= {"expired": ((), np.int64)} | ({"limits": ((2 * limits,), np.int64)} if limits else {})
+        self._tally = Tally(declared, self.version, self.fresh_index(), columns, ("unmatched", "evicted"))
+        self.tables = self._tally.tables
         self._sums = Growing((), np.float64)
-        self._by_limit: list[tuple[str, ...]] = []
-        """Label values of the rows that tell of limits."""
 
     def fresh_index(self) -> SeriesIndex:
         """An empty index of the series of this metric."""
@@ -135,7 +129,7 @@ class Elapsed:
 
     def index(self) -> SeriesIndex:
         """The index of the replica's series."""
-        return self._table.index
+        return self._tally.table.index
 
     def merge(self, delta: KeyedRows, slots: Slots, part: OpenPairs) -> Merged:
         """Take events in."""
@@ -143,84 +137,48 @@ class Elapsed:
         series, overflow = slots.part.of_rows(delta.slots)
         outcome = Outcome(late=delta.early)
         part.take(delta, series, outcome)
-        begun = np.unique(series[series >= 0])
-        # A label set is there, at zero, as soon as something waits: a rate then sees the first pair.
-        self._table.touch(part.replica_slots(begun, self._table.index))
+        self._tally.begin(part, series)
         self.count(part, outcome)
         return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, outcome.late)
 
     def count(self, part: OpenPairs, outcome: Outcome) -> None:
         """Add what keys of a partition have come to."""
-        index = self._table.index
+        table = self._tally.table
         if outcome.series:
-            slots = part.replica_slots(np.concatenate(outcome.series), index)
+            slots = part.replica_slots(np.concatenate(outcome.series), table.index)
             taken = np.concatenate(outcome.taken).astype(np.float64)
-            counts = self._table.column("buckets")
+            counts = table.column("buckets")
             places = slots * counts.shape[1] + bucket_of(in_base_unit(taken, UNITS["us"]), self._bounds)
             np.add.at(counts.reshape(-1), places, 1)
-            add_values(self._table, slots, taken)
-            self._table.touch(slots)
-        for column, told in (("met", outcome.met), ("missed", outcome.missed)):
-            for place, series in told:
-                slots = part.replica_slots(series, index)
-                np.add.at(self._table.column(column)[:, place], slots, 1)
-                self._table.touch(slots)
+            add_values(table, slots, taken)
+            table.touch(slots)
+        for result, told in enumerate((outcome.met, outcome.missed)):
+            for limit, series in told:
+                self._tally.add(part, "limits", series, 2 * limit + result)
         for series in outcome.expired:
-            slots = part.replica_slots(series, index)
-            np.add.at(self._table.column("expired"), slots, 1)
-            self._table.touch(slots)
-        if outcome.lone or outcome.evicted or not self._apart.index.series:
-            slot, _ = self._apart.index.resolve(())
-            self._apart.column("unmatched")[slot] += outcome.lone
-            self._apart.column("evicted")[slot] += outcome.evicted
-            self._apart.touch(np.array([slot]))
+            self._tally.add(part, "expired", series)
+        self._tally.count(unmatched=outcome.lone, evicted=outcome.evicted)
 
     def families(self, generation: int, parts: Sequence[OpenPairs]) -> Sequence[Family]:
         """What is committed of counts, and what waits in these partitions."""
-        table, rows = self._table, self._table.rows
-        labels, when = table.index.series, births(table)
         taken, limits, expired, unmatched, evicted, open_, oldest = self._families
-        for series in labels[len(self._by_limit) // max(1, 2 * len(self._spec.within)) : rows]:
-            self._by_limit += ((*series, *told) for told in self._limit_labels())
-        met_missed = np.stack([table.shown[name].reserve(rows)[:rows] for name in ("met", "missed")], axis=2)
-        created, born = (np.repeat(one, 2 * len(self._spec.within)) for one in when)
-        apart = self._apart.rows
+        table, rows = self._tally.table, self._tally.table.rows
         waiting, oldest_series, since = _together([part.shown for part in parts if part.shown is not None])
         return [
             taken.family(
-                labels,
+                table.index.series,
                 shown_sums(table, self._sums, UNITS["us"].factor),
-                when,
+                self._tally.births(),
                 generation=generation,
                 buckets=table.shown["buckets"].reserve(rows)[:rows].copy(),
             ),
-            *(
-                [
-                    limits.family(
-                        self._by_limit, met_missed.reshape(-1), (created, born), generation=generation
-                    )
-                ]
-                if self._spec.within
-                else []
-            ),
-            expired.family(
-                labels, table.shown["expired"].reserve(rows)[:rows].copy(), when, generation=generation
-            ),
-            *(
-                one.family(
-                    self._apart.index.series,
-                    self._apart.shown[name].reserve(apart)[:apart].copy(),
-                    births(self._apart),
-                    generation=generation,
-                )
-                for one, name in ((unmatched, "unmatched"), (evicted, "evicted"))
-            ),
+            *([self._tally.family(limits, "limits", generation)] if self._spec.within else []),
+            self._tally.family(expired, "expired", generation),
+            self._tally.family_apart(unmatched, "unmatched", generation),
+            self._tally.family_apart(evicted, "evicted", generation),
             open_.family(list(waiting), np.array(list(waiting.values()), np.int64)),
             oldest.family(oldest_series, np.array(since, np.float64)),
         ]
-
-    def _limit_labels(self) -> list[tuple[str, str]]:
-        return [(f"{limit:g}", told) for limit in self._spec.within for told in ("met", "missed")]
 
 
 def _together(

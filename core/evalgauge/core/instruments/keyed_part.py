@@ -73,12 +73,6 @@ class KeyedPart:
         return known[series].astype(np.intp)
 
 
-def births(table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """When the rows of a table were created and born, as families tell it: (n,) each."""
-    rows = table.rows
-    return table.created.reserve(rows)[:rows].copy(), table.born.reserve(rows)[:rows].copy()
-
-
 def surplus(keys: KeyTable, most: int, until: NDArray[np.int64], held: NDArray[np.intp]) -> NDArray[np.intp]:
     """Slots of those keys, of `held` (n,), that are more than `most`: those with the least `until` (n,)."""
     count = len(held) - most

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
-    from evalgauge.core.pack.model import MetricSpec
+    from evalgauge.core.instrument import Declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class KeyedRows:
     clock: NDArray[np.int64]
     """How far time had come before each event, (N,), since the delta began."""
     values: NDArray[np.float64] | None
-    """Shape (N,), NaN where absent; None where the metric has no value."""
+    """Shape (N,), finite; None where the metric has no value."""
     early: int
     """Events that are not among them because their clock is ahead."""
 
@@ -70,12 +70,15 @@ class _Some(NamedTuple):
 class Keyer:
     """Gathers the events of a metric with their keys.
 
-    An event without a key is skipped, one whose clock is ahead is early, and both are counted.
+    An event without a key, or without a value where one is wanted, is skipped. One whose clock is ahead is early. Both
+    are counted.
     """
 
-    def __init__(self, spec: MetricSpec, key: Sequence[str], value: str | None = None) -> None:
+    def __init__(self, declared: Declared, key: Sequence[str], value: str | None = None) -> None:
         """`key` and `value` are fields of every event type that the metric is `on`."""
+        spec = declared.spec
         self._grouper = Grouper(spec)
+        self._by_tenant = all(event.tenant is not None for event in declared.types.values())
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
         self._key, self._value = key, value
         self._held: list[_Some] = []
@@ -85,6 +88,8 @@ class Keyer:
         """Add one batch."""
         keys = self._keys(columns)
         usable = np.fromiter((key is not None for key in keys), np.bool_, columns.n)
+        if self._value is not None:
+            usable &= np.isfinite(columns.numbers(self._value))
         for group in self._grouper.rows(columns, usable):
             values = None if self._value is None else group.of(columns.numbers(self._value))
             some = keys if group.rows is None else [keys[row] for row in group.rows.tolist()]
@@ -97,11 +102,14 @@ class Keyer:
             self._held.append(one)
 
     def _keys(self, columns: Columns) -> list[Any]:
-        """The key of each event, None where it has none."""
-        if len(self._key) == 1:
-            return columns.raw(self._key[0])
-        parts = zip(*(columns.raw(field) for field in self._key), strict=True)
-        return [None if None in part else joined(map(str, part)) for part in parts]
+        """The key of each event, None where it has none. Tenants have keys of their own."""
+        texts = [_texts(columns, field) for field in self._key]
+        tenant = columns.reader.spec.tenant
+        if self._by_tenant and tenant is not None and tenant not in self._key:
+            texts.insert(0, [text or "" for text in _texts(columns, tenant)])
+        if len(texts) == 1:
+            return texts[0]
+        return [None if None in part else joined(part) for part in zip(*texts, strict=True)]
 
     def take(self) -> KeyedRows | None:
         """Everything since the last call, None if there is nothing."""
@@ -129,6 +137,12 @@ class Keyer:
             values = None if values is None else values[order]
         key = np.array([number.setdefault(name, len(number)) for name in names], np.intp)
         return KeyedRows(groups, list(number), key, slots, types, times, clock, values, early)
+
+
+def _texts(columns: Columns, field: str) -> list[Any]:
+    """The texts of a field; a mapping may read them from any JSON scalar."""
+    reader, values = columns.reader.fields[field], columns.raw(field)
+    return list(map(reader.translate, values)) if reader.scalar else values
 
 
 def joined(parts: Iterable[str]) -> str:

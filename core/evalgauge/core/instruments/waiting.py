@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evalgauge.core.clock import NEVER
 from evalgauge.core.instruments.keyed_part import surplus
 from evalgauge.core.instruments.keyed_rows import rounds
 from evalgauge.core.keytable import KeyTable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 BEGUN, ENDED = 1, 2
 _BOTH = BEGUN | ENDED
+_LONG = 1 << 61
+"""Microseconds, longer than there are dates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,9 @@ class Waiting:
             slots[which] = found
             self._note(found, some, rows, series)
             paired = self.table.column("flags")[found] == _BOTH
-            self._settle(found[paired], clock[some[paired]], outcome)
+            # Where the beginning is what came now, nothing was decided before it.
+            decided = np.where(rows.types[some] == self._terms.begin, NEVER, clock[some])
+            self._settle(found[paired], decided[paired], outcome)
             self.table.touch(found)
 
     def _note(
@@ -116,7 +121,7 @@ class Waiting:
                 self.table.column("series")[slots] = series[some[mine]]
 
     def _settle(self, slots: NDArray[np.intp], clock: NDArray[np.int64], outcome: Outcome) -> None:
-        """Count what has both events, once; `clock` (n,) the time before the later of them."""
+        """Count what has both events, once; `clock` (n,) the time before the end, if that came after the beginning."""
         settled = self.table.column("settled")
         done = np.uint32(1 << len(self._terms.limits))
         fresh = (settled[slots] & done) == 0
@@ -161,7 +166,7 @@ class Waiting:
         return first + self._terms.retention
 
     def bound(self, clock: int, outcome: Outcome) -> None:
-        """Let those go that are too many: what time has not taken by then, the oldest first.
+        """Let those go that are too many when time has taken its own: first what waits for no end, the oldest first.
 
         To be called at places that the stream alone decides: which keys are there depends on it.
         """
@@ -169,7 +174,9 @@ class Waiting:
             return
         self.pass_time(clock, outcome)
         held = self.table.held()
-        gone = surplus(self.table, self._terms.keys, self._until(held), held)
+        # What still waits goes last: of the others nothing is left to be told.
+        rank = self._until(held) - np.where(self.table.column("flags")[held] == BEGUN, 0, _LONG)
+        gone = surplus(self.table, self._terms.keys, rank, held)
         self._miss(gone[self.table.column("flags")[gone] == BEGUN], np.iinfo(np.int64).max, outcome)
         self.table.free(gone)
         outcome.evicted += len(gone)

@@ -7,21 +7,38 @@ from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
 from evalgauge.core.pack.emitted import emitted
-from evalgauge.core.pack.model import ElapsedSpec
+from evalgauge.core.pack.model import ActiveSpec, ElapsedSpec, PatternSpec
 
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import ActiveSpec, KeyedSpec
+    from evalgauge.core.pack.model import DeviationSpec, KeyedSpec
+
+
+_LEAST, _MOST = 0.001, 100 * 365.25 * 86_400
+"""Seconds that a time of a keyed metric may be."""
 
 
 def check_keyed(check: Check, path: Path_, name: str, metric: KeyedSpec) -> None:
     """Report every problem of a metric whose event types are known."""
     _check_key(check, path, name, metric)
+    for key in ("ttl", "within", "lateness"):
+        given = getattr(metric, key, None)
+        for seconds in given if isinstance(given, list) else [given]:
+            if (seconds is not None and not (key == "lateness" or seconds >= _LEAST)) or (
+                seconds or 0
+            ) > _MOST:
+                check.report(
+                    (*path, key), f"metric `{name}`: `{key}` must be from 1 ms to 100 years", at_key=True
+                )
     if isinstance(metric, ElapsedSpec):
         _check_limits(check, path, name, metric)
-    else:
+    elif isinstance(metric, ActiveSpec):
         _check_closed(check, path, name, metric)
+    elif isinstance(metric, PatternSpec):
+        _check_pattern(check, path, name, metric)
+    else:
+        _check_judged(check, path, name, metric)
     added = {label for family in emitted(name, metric, "") for label in family.more}
     for label in sorted(added & metric.labels.keys()):
         message = f"metric `{name}`: label `{label}` is one that `{metric.type}` adds itself"
@@ -71,3 +88,71 @@ def _check_closed(check: Check, path: Path_, name: str, metric: ActiveSpec) -> N
         check.report(
             (*path, "closed"), f"metric `{name}`: no event type shows a key to be active", at_key=True
         )
+
+
+def _check_judged(check: Check, path: Path_, name: str, metric: DeviationSpec) -> None:
+    for event in metric.on:
+        fields = check.events[event].fields
+        spec = fields.get(metric.value)
+        numbers = [one for one, found in fields.items() if found.type in {"number", "integer"}]
+        if spec is None:
+            message = f"metric `{name}`: value `{metric.value}` is no field of `{event}`"
+            check.report((*path, "value"), message, suggest(metric.value, numbers))
+        elif spec.type not in {"number", "integer"}:
+            message = (
+                f"metric `{name}`: value `{metric.value}` of `{event}` is of type `{spec.type}`, not a number"
+            )
+            check.report((*path, "value"), message, suggest(metric.value, numbers))
+        elif spec.payload:
+            message = f"metric `{name}`: `{metric.value}` of `{event}` is payload, which no state may hold"
+            check.report((*path, "value"), message)
+    specs = [check.events[event].fields.get(metric.value) for event in metric.on]
+    units = {spec.unit for spec in specs if spec is not None}
+    if len(units) > 1:
+        shown = ", ".join(sorted(map(str, units)))
+        message = f"metric `{name}`: `{metric.value}` has different units: {shown}"
+        check.report((*path, "value"), message, "Use one unit.")
+
+
+_MOST_AMONG = 64
+"""Events that a pattern can look back at: one bit each."""
+
+
+def _check_pattern(check: Check, path: Path_, name: str, metric: PatternSpec) -> None:
+    if check.is_broken(*path):
+        return
+    _check_room(check, path, name, metric)
+    for key, types in (("sequence", metric.sequence), ("counted", metric.counted)):
+        for index, event in enumerate(types):
+            if event not in metric.on:
+                message = f"metric `{name}`: `{event}` in `{key}` is not in `on`"
+                check.report((*path, key, index), message, suggest(event, metric.on))
+    if metric.sequence and metric.count > 1:
+        check.report((*path, "count"), f"metric `{name}`: `count` does not go with `sequence`", at_key=True)
+    if len(metric.sequence) == 1:
+        check.report((*path, "sequence"), f"metric `{name}`: one type is no sequence", "Leave it out.")
+    if metric.counted and (metric.among is None or metric.sequence):
+        check.report(
+            (*path, "counted"), f"metric `{name}`: `counted` goes with `count` and `among`", at_key=True
+        )
+    if metric.within is not None and metric.ttl < metric.within:
+        check.report((*path, "ttl"), f"metric `{name}`: `ttl` is shorter than `within`", at_key=True)
+
+
+def _check_room(check: Check, path: Path_, name: str, metric: PatternSpec) -> None:
+    bounds = [key for key in ("within", "among") if getattr(metric, key) is not None]
+    many = bool(metric.sequence) or metric.count > 1
+    if len(bounds) != (1 if many else 0):
+        found = " and ".join(f"`{key}`" for key in bounds) or "none"
+        wanted = (
+            "exactly one of `within` and `among`"
+            if many
+            else "neither `within` nor `among`: each event is one"
+        )
+        check.report(path, f"metric `{name}` needs {wanted}, and has {found}", at_key=True)
+    if metric.among is None:
+        return
+    least, most = len(metric.sequence) or metric.count, None if metric.sequence else _MOST_AMONG
+    if metric.among < least or (most is not None and metric.among > most):
+        told = "" if most is None else f", at most {most}"
+        check.report((*path, "among"), f"metric `{name}`: `among` must be at least {least}{told}")

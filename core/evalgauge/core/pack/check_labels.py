@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 20
 """Prometheus itself has no limit; more than this is a mistake."""
-_A = {"gauge": "a gauge", "histogram": "a histogram", "elapsed": "a time", "active": "a gauge"}
+_A = {
+    "gauge": "a gauge",
+    "histogram": "a histogram",
+    "elapsed": "a time",
+    "active": "a gauge",
+    "deviation": "this",
+    "pattern": "this",
+}
 
 
 def check_labels(check: Check, path: Path_, name: str, metric: MetricSpec) -> None:

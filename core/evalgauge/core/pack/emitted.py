@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalgauge.core.families import Family
-from evalgauge.core.pack.model import ActiveSpec, CounterSpec, ElapsedSpec, HistogramSpec
+from evalgauge.core.pack.model import (
+    ActiveSpec,
+    CounterSpec,
+    DeviationSpec,
+    ElapsedSpec,
+    HistogramSpec,
+    PatternSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,16 +72,23 @@ class Emitted:
 
 def emitted(name: str, metric: MetricSpec, unit: str) -> list[Emitted]:
     """Every family of a metric whose value is shown in the base unit `unit`."""
-    if isinstance(metric, ActiveSpec):
-        return list(active(name, metric))
-    if isinstance(metric, ElapsedSpec):
-        return [one for one in elapsed(name, metric) if all(one.more.values())]
     labels = tuple(metric.labels)
-    if isinstance(metric, CounterSpec):
-        return [Emitted(name, "counter", metric.help, unit, labels)]
-    if isinstance(metric, HistogramSpec):
-        return [Emitted(name, "histogram", metric.help, unit, labels, bounds=tuple(metric.buckets))]
-    return [Emitted(name, "gauge", metric.help, unit, labels)]
+    match metric:
+        case ElapsedSpec():
+            found = [one for one in elapsed(name, metric) if all(one.more.values())]
+        case ActiveSpec():
+            found = list(active(name, metric))
+        case PatternSpec():
+            found = list(pattern(name, metric))
+        case DeviationSpec():
+            found = list(deviation(name, metric))
+        case CounterSpec():
+            found = [Emitted(name, "counter", metric.help, unit, labels)]
+        case HistogramSpec():
+            found = [Emitted(name, "histogram", metric.help, unit, labels, bounds=tuple(metric.buckets))]
+        case _:
+            found = [Emitted(name, "gauge", metric.help, unit, labels)]
+    return found
 
 
 def active(name: str, metric: ActiveSpec) -> tuple[Emitted, Emitted]:
@@ -85,10 +99,40 @@ def active(name: str, metric: ActiveSpec) -> tuple[Emitted, Emitted]:
     )
 
 
+def pattern(name: str, metric: PatternSpec) -> tuple[Emitted, Emitted, Emitted]:
+    """What `pattern` is exposed as: matches, time of the last one, keys evicted."""
+    labels, told, severity = tuple(metric.labels), metric.help, {"severity": (metric.severity,)}
+    return (
+        Emitted(name, "counter", told, "", labels, severity),
+        Emitted(
+            f"{name}_last_match_timestamp_seconds",
+            "gauge",
+            f"{told} When it was complete last.",
+            "seconds",
+            labels,
+            severity,
+        ),
+        Emitted(f"{name}_evicted", "counter", f"{told} Keys forgotten because there were too many."),
+    )
+
+
+def deviation(name: str, metric: DeviationSpec) -> tuple[Emitted, Emitted, Emitted]:
+    """What `deviation` is exposed as: values beyond, values judged, keys evicted."""
+    labels, told = tuple(metric.labels), metric.help
+    return (
+        Emitted(name, "counter", told, "", labels, {"side": ("above", "below")}),
+        Emitted(f"{name}_judged", "counter", f"{told} Values whose key had enough history.", "", labels),
+        Emitted(f"{name}_evicted", "counter", f"{told} Keys forgotten because there were too many."),
+    )
+
+
 def elapsed(name: str, metric: ElapsedSpec) -> tuple[Emitted, ...]:
     """What `elapsed` is exposed as: times, limits, expired, unmatched, evicted, open, oldest open."""
     labels, stem = tuple(metric.labels), name.removesuffix("_seconds")
-    limits = {"limit": tuple(f"{limit:g}" for limit in metric.within), "result": ("met", "missed")}
+    limits = {
+        "limit": tuple(map(_seconds, metric.within)),
+        "result": ("met", "missed"),
+    }
     told = metric.help
     return (
         Emitted(name, "histogram", told, "seconds", labels, bounds=tuple(metric.buckets)),
@@ -107,3 +151,7 @@ def elapsed(name: str, metric: ElapsedSpec) -> tuple[Emitted, ...]:
             labels,
         ),
     )
+
+
+def _seconds(limit: float) -> str:
+    return str(int(limit)) if limit.is_integer() else repr(limit)

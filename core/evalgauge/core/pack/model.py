@@ -301,6 +301,7 @@ class ElapsedSpec(_Keyed):
     )
     within: list[Duration] = Field(
         default_factory=list,
+        max_length=16,
         description="Limits: what ends within one has met it, what has not when it has passed has missed it.",
     )
     lateness: Duration = Field(
@@ -345,12 +346,70 @@ class ActiveSpec(_Keyed):
         return self.on
 
     @property
-    def unit(self) -> None:
+    def unit(self) -> str:
         """It counts keys."""
+        return "1"
+
+
+class DeviationSpec(_Keyed):
+    """How many values lie far from what their key has shown before."""
+
+    type: Literal["deviation"] = Field(
+        description="Values that lie beyond; exposed with the suffix `_total`."
+    )
+    on: OneOrMany = Field(min_length=1, description="Event type or types whose values it judges.")
+    value: str = Field(description="Field to judge.")
+    sigma: float = Field(
+        gt=0, description="Standard deviations of the key's history, on either side of its mean."
+    )
+    samples: int = Field(
+        default=30, ge=2, description="Values that a history needs before one is judged by it."
+    )
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return self.on
+
+    @property
+    def unit(self) -> str:
+        """It counts values."""
+        return "1"
+
+
+class PatternSpec(_Keyed):
+    """How often the events of a key came in a certain way, and when they last did."""
+
+    type: Literal["pattern"] = Field(description="Matches; exposed with the suffix `_total`.")
+    on: OneOrMany = Field(min_length=1, description="Event types it looks at.")
+    sequence: list[str] = Field(
+        default_factory=list,
+        description="Types of `on` that must come one after the other; others may be in between.",
+    )
+    count: int = Field(default=1, ge=1, le=1000, description="Without `sequence`: so many events.")
+    counted: OneOrMany = Field(
+        default_factory=list,
+        description="With `among`: those of `on` of which there must be `count`; else all.",
+    )
+    within: Duration | None = Field(default=None, description="In so long a time, by the events' own.")
+    among: int | None = Field(
+        default=None, ge=1, description="Among so many events of the key, one after the other."
+    )
+    severity: Severity = Field(default="info", description="Label `severity` of its series.")
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return self.on
+
+    @property
+    def unit(self) -> str:
+        """It counts matches."""
+        return "1"
 
 
 CountingSpec = CounterSpec | GaugeSpec | HistogramSpec
-KeyedSpec = ElapsedSpec | ActiveSpec
+KeyedSpec = ElapsedSpec | ActiveSpec | DeviationSpec | PatternSpec
 MetricSpec = Annotated[CountingSpec | KeyedSpec, Field(discriminator="type")]
 
 

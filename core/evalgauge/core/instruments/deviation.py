@@ -1,0 +1,212 @@
+"""Deviation: how many values lie far from what their key has shown before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from evalgauge.core.instrument import Declared, Merged, meaning
+from evalgauge.core.instruments.grouping import Slots, series_index
+from evalgauge.core.instruments.keyed_part import KeyedPart, Span, surplus
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, rounds
+from evalgauge.core.instruments.tally import Tally
+from evalgauge.core.keytable import KeyTable
+from evalgauge.core.pack.emitted import deviation
+from evalgauge.core.pack.model import DeviationSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evalgauge.core.clock import Clock
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.families import Family
+    from evalgauge.core.series import SeriesIndex
+
+_SECOND = 1_000_000
+SIDES = ("above", "below")
+
+
+class ReducingDeviation:
+    """Events with their keys and values, in stream order."""
+
+    def __init__(self, declared: Declared) -> None:
+        spec = declared.spec
+        assert isinstance(spec, DeviationSpec)  # noqa: S101 - the entry point's name says so
+        self._keyer = Keyer(declared, spec.key, spec.value)
+
+    def reduce(self, columns: Columns) -> None:
+        """Add one batch."""
+        self._keyer.reduce(columns)
+
+    def take(self) -> KeyedRows | None:
+        """Everything since the last call."""
+        return self._keyer.take()
+
+
+@dataclass(slots=True)
+class Found:
+    """What events came to; series are the partition's."""
+
+    judged: list[NDArray[np.intp]]
+    """Series of each event whose key had enough history."""
+    beyond: list[list[NDArray[np.intp]]]
+    """By side: series of each event that lies beyond."""
+    late: int = 0
+    evicted: int = 0
+
+
+class Histories(KeyedPart):
+    """Number, mean and sum of squared differences of each key's values in one partition.
+
+    By Welford's method (Technometrics 4, 1962, 419 to 420), value after value in the order of the stream, so that the
+    last digit does not depend on how it is cut.
+    """
+
+    def __init__(
+        self, hashes: tuple[str, str, str], spec: DeviationSpec, index: SeriesIndex, clock: Clock
+    ) -> None:
+        self._keys = KeyTable(
+            hashes[0],
+            {
+                "count": ((), np.int64),
+                "mean": ((), np.float64),
+                "squares": ((), np.float64),
+                "newest": ((), np.int64),
+            },
+        )
+        super().__init__(hashes[1:], index, self._keys, clock)
+        self._spec = spec
+        self._retention = round(spec.ttl * _SECOND)
+
+    def take(self, rows: KeyedRows, series: NDArray[np.intp]) -> Found:
+        """Judge events by what came before them, and add them to it; `series` (N,) of each."""
+        found = Found([], [[] for _ in SIDES])
+        for span in self.spans(rows, series):
+            self._take(span, found)
+            if span.bound is not None and len(self._keys) > self._spec.keys:
+                self._forget(span.bound)
+                held = self._keys.held()
+                gone = surplus(self._keys, self._spec.keys, self._keys.column("newest")[held], held)
+                self._keys.free(gone)
+                found.evicted += len(gone)
+        return found
+
+    def _take(self, span: Span, found: Found) -> None:
+        rows = span.rows
+        assert rows.values is not None  # noqa: S101 - for the type checker: the metric has a value
+        late = rows.times + self._retention <= span.clock
+        found.late += int(np.count_nonzero(late))
+        in_time = np.flatnonzero(~late)
+        slots = self._keys.find(rows.keys)
+        for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
+            which = rows.key[some]
+            at = slots[which]
+            old = np.flatnonzero(at >= 0)
+            gone = old[self._keys.column("newest")[at[old]] + self._retention <= span.clock[some[old]]]
+            self._keys.free(at[gone])
+            at[gone] = -1
+            new = np.flatnonzero(at < 0)
+            at[new] = self._keys.give([rows.keys[one] for one in which[new].tolist()])
+            newest = self._keys.column("newest")
+            newest[at[new]] = rows.times[some[new]]
+            slots[which] = at
+            newest[at] = np.maximum(newest[at], rows.times[some])
+            self._judge(at, rows.values[some], span.series[some], found)
+            self._keys.touch(at)
+
+    def _judge(
+        self, at: NDArray[np.intp], values: NDArray[np.float64], series: NDArray[np.intp], found: Found
+    ) -> None:
+        count, mean, squares = (self._keys.column(name) for name in ("count", "mean", "squares"))
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # a history of values near the greatest judges nothing
+            apart = values - mean[at]
+            enough = count[at] >= self._spec.samples
+            limit = self._spec.sigma * np.sqrt(squares[at] / np.maximum(count[at] - 1, 1))
+            found.judged.append(series[enough])
+            for side, beyond in zip(found.beyond, (apart > limit, apart < -limit), strict=True):
+                side.append(series[enough & beyond])
+            count[at] += 1
+            mean[at] += apart / count[at]
+            squares[at] += apart * (values - mean[at])
+
+    def _forget(self, clock: int) -> None:
+        held = self._keys.held()
+        self._keys.free(held[self._keys.column("newest")[held] + self._retention <= clock])
+
+    def settle(self) -> None:
+        """Forget keys of which nothing came for long."""
+        self._forget(self.clock.now)
+
+
+class Deviation:
+    """Values that are further from the mean of their key's history than `sigma` standard deviations of it.
+
+    The standard deviation is the sample's, with n - 1. A value is judged by what came before it, once that is at least
+    `samples` values, and then belongs to the history, whatever the judgment. What is counted is the replica's;
+    histories move with their partition.
+    """
+
+    version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = True
+
+    def __init__(self, declared: Declared) -> None:
+        spec = declared.spec
+        assert isinstance(spec, DeviationSpec)  # noqa: S101 - the entry point's name says so
+        self._declared, self._spec = declared, spec
+        self._exposed = deviation(declared.name, spec)
+        self._tally = Tally(
+            declared,
+            self.version,
+            self._fresh_index(),
+            {"judged": ((), np.int64), "beyond": ((len(SIDES),), np.int64)},
+        )
+        self.tables = self._tally.tables
+
+    def _fresh_index(self) -> SeriesIndex:
+        return series_index(self._spec, list(self._declared.types.values()))
+
+    @staticmethod
+    def reducing(declared: Declared) -> ReducingDeviation:
+        """The reducing half."""
+        return ReducingDeviation(declared)
+
+    def part(self, clock: Clock) -> Histories:
+        """The histories of one more partition."""
+        keys, series, seen = (
+            meaning(self._declared, self.version, part) for part in ("keys", "series", "seen")
+        )
+        return Histories((keys, series, seen), self._spec, self._fresh_index(), clock)
+
+    def index(self) -> SeriesIndex:
+        """The index of the replica's series."""
+        return self._tally.table.index
+
+    def merge(self, delta: KeyedRows, slots: Slots, part: Histories) -> Merged:
+        """Take events in."""
+        slots.part.resolve(delta.groups)
+        series, overflow = slots.part.of_rows(delta.slots)
+        found = part.take(delta, series)
+        self._tally.begin(part, series)
+        for judged in found.judged:
+            self._tally.add(part, "judged", judged)
+        for side, beyond in enumerate(found.beyond):
+            for one in beyond:
+                self._tally.add(part, "beyond", one, side)
+        self._tally.count(evicted=found.evicted)
+        return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, found.late + delta.early)
+
+    def families(self, generation: int, parts: Sequence[Histories]) -> Sequence[Family]:
+        """What is committed."""
+        del parts
+        beyond, judged, evicted = self._exposed
+        return [
+            self._tally.family(beyond, "beyond", generation),
+            self._tally.family(judged, "judged", generation),
+            self._tally.family_apart(evicted, "evicted", generation),
+        ]

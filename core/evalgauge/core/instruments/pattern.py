@@ -1,0 +1,216 @@
+"""Pattern: how often the events of a key came in a certain way, and when they last did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from evalgauge.core.instrument import Declared, Merged, meaning
+from evalgauge.core.instruments.grouping import Slots, series_index
+from evalgauge.core.instruments.keyed_part import KeyedPart, Span, surplus
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, rounds
+from evalgauge.core.instruments.matchers import NEVER, Every, InOrder, Matcher, OftenAmong, OftenWithin
+from evalgauge.core.instruments.tally import Tally
+from evalgauge.core.keytable import KeyTable
+from evalgauge.core.pack.emitted import pattern
+from evalgauge.core.pack.model import PatternSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from evalgauge.core.clock import Clock
+    from evalgauge.core.columns import Columns
+    from evalgauge.core.families import Family
+    from evalgauge.core.series import SeriesIndex
+
+_SECOND = 1_000_000
+
+
+class ReducingPattern:
+    """Events with their keys, in stream order."""
+
+    def __init__(self, declared: Declared) -> None:
+        spec = declared.spec
+        assert isinstance(spec, PatternSpec)  # noqa: S101 - the entry point's name says so
+        self._keyer = Keyer(declared, spec.key)
+
+    def reduce(self, columns: Columns) -> None:
+        """Add one batch."""
+        self._keyer.reduce(columns)
+
+    def take(self) -> KeyedRows | None:
+        """Everything since the last call."""
+        return self._keyer.take()
+
+
+@dataclass(slots=True)
+class Found:
+    """What events came to."""
+
+    series: list[NDArray[np.intp]] = field(default_factory=list)
+    """Of the event that completed each match; the partition's."""
+    times: list[NDArray[np.int64]] = field(default_factory=list)
+    """Of the same events, in microseconds."""
+    late: int = 0
+    evicted: int = 0
+
+
+class Traces(KeyedPart):
+    """How far each key of one partition has come."""
+
+    def __init__(
+        self, hashes: tuple[str, str, str], spec: PatternSpec, index: SeriesIndex, clock: Clock
+    ) -> None:
+        self._matcher = matcher(spec)
+        self._keys = KeyTable(hashes[0], self._matcher.columns | {"newest": ((), np.int64)})
+        super().__init__(hashes[1:], index, self._keys, clock)
+        self._most, self._retention = spec.keys, round(spec.ttl * _SECOND)
+
+    def take(self, rows: KeyedRows, series: NDArray[np.intp]) -> Found:
+        """Take events in; `series` (N,) of each."""
+        found = Found()
+        for span in self.spans(rows, series):
+            self._take(span, found)
+            if span.bound is not None and len(self._keys) > self._most:
+                self._forget(span.bound)
+                held = self._keys.held()
+                gone = surplus(self._keys, self._most, self._keys.column("newest")[held], held)
+                self._keys.free(gone)
+                found.evicted += len(gone)
+        return found
+
+    def _take(self, span: Span, found: Found) -> None:
+        rows = span.rows
+        late = rows.times + self._retention <= span.clock
+        found.late += int(np.count_nonzero(late))
+        in_time = np.flatnonzero(~late)
+        slots = self._keys.find(rows.keys)
+        for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
+            which, times = rows.key[some], rows.times[some]
+            at = self._slots_of(rows.keys, which, slots, times, span.clock[some])
+            complete = self._matcher.take(self._keys, at, rows.types[some], times)
+            found.series.append(span.series[some[complete]])
+            found.times.append(times[complete])
+            self._keys.touch(at)
+
+    def _slots_of(
+        self,
+        keys: list[str],
+        which: NDArray[np.intp],
+        slots: NDArray[np.intp],
+        times: NDArray[np.int64],
+        clock: NDArray[np.int64],
+    ) -> NDArray[np.intp]:
+        """The slot (n,) of each of `which` (n,), no two of them the same; those too old, or not held, begin anew."""
+        at = slots[which]
+        old = np.flatnonzero(at >= 0)
+        gone = old[self._keys.column("newest")[at[old]] + self._retention <= clock[old]]
+        self._keys.free(at[gone])
+        at[gone] = -1
+        new = np.flatnonzero(at < 0)
+        at[new] = self._keys.give([keys[one] for one in which[new].tolist()])
+        slots[which] = at
+        newest = self._keys.column("newest")
+        newest[at[new]] = times[new]
+        newest[at] = np.maximum(newest[at], times)
+        self._matcher.begin(self._keys, at[new])
+        return at
+
+    def _forget(self, clock: int) -> None:
+        held = self._keys.held()
+        self._keys.free(held[self._keys.column("newest")[held] + self._retention <= clock])
+
+    def settle(self) -> None:
+        """Forget keys of which nothing came for long."""
+        self._forget(self.clock.now)
+
+
+class Pattern:
+    """Matches of a pattern, by the label set of the event that completes each. A match uses up its events.
+
+    What is counted is the replica's; how far keys have come moves with their partition.
+    """
+
+    version: ClassVar[int] = 1
+    keyed: ClassVar[bool] = True
+
+    def __init__(self, declared: Declared) -> None:
+        spec = declared.spec
+        assert isinstance(spec, PatternSpec)  # noqa: S101 - the entry point's name says so
+        self._declared, self._spec = declared, spec
+        self._exposed = pattern(declared.name, spec)
+        self._tally = Tally(
+            declared,
+            self.version,
+            self._fresh_index(),
+            {"matches": ((1,), np.int64), "last": ((), np.int64)},
+        )
+        self.tables = self._tally.tables
+
+    def _fresh_index(self) -> SeriesIndex:
+        return series_index(self._spec, list(self._declared.types.values()))
+
+    @staticmethod
+    def reducing(declared: Declared) -> ReducingPattern:
+        """The reducing half."""
+        return ReducingPattern(declared)
+
+    def part(self, clock: Clock) -> Traces:
+        """The keys of one more partition."""
+        keys, series, seen = (
+            meaning(self._declared, self.version, part) for part in ("keys", "series", "seen")
+        )
+        return Traces((keys, series, seen), self._spec, self._fresh_index(), clock)
+
+    def index(self) -> SeriesIndex:
+        """The index of the replica's series."""
+        return self._tally.table.index
+
+    def merge(self, delta: KeyedRows, slots: Slots, part: Traces) -> Merged:
+        """Take events in."""
+        slots.part.resolve(delta.groups)
+        series, overflow = slots.part.of_rows(delta.slots)
+        found = part.take(delta, series)
+        self._tally.begin(part, series)
+        table = self._tally.table
+        for matched, times in zip(found.series, found.times, strict=True):
+            self._tally.add(part, "matches", matched, 0)
+            at, last = part.replica_slots(matched, table.index), table.column("last")
+            last[at[last[at] == 0]] = NEVER
+            np.maximum.at(last, at, times)
+        self._tally.count(evicted=found.evicted)
+        return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, found.late + delta.early)
+
+    def families(self, generation: int, parts: Sequence[Traces]) -> Sequence[Family]:
+        """What is committed."""
+        del parts
+        matches, last, evicted = self._exposed
+        table, rows = self._tally.table, self._tally.table.rows
+        some = np.flatnonzero(table.shown["matches"].reserve(rows)[:rows, 0])
+        severity = (self._spec.severity,)
+        return [
+            self._tally.family(matches, "matches", generation),
+            last.family(
+                [table.index.series[slot] + severity for slot in some.tolist()],
+                table.shown["last"].reserve(rows)[some] / _SECOND,
+            ),
+            self._tally.family_apart(evicted, "evicted", generation),
+        ]
+
+
+def matcher(spec: PatternSpec) -> Matcher:
+    """What a declared pattern is."""
+    within = None if spec.within is None else round(spec.within * _SECOND)
+    places = {type_: place for place, type_ in enumerate(spec.on)}
+    if spec.sequence:
+        return InOrder(np.array([places[type_] for type_ in spec.sequence]), within, spec.among)
+    if within is not None:
+        return OftenWithin(spec.count, within)
+    if spec.among is not None:
+        wanted = np.array([type_ in (spec.counted or spec.on) for type_ in spec.on])
+        return OftenAmong(spec.count, spec.among, wanted)
+    return Every()
