@@ -11,22 +11,19 @@ import pytest
 
 from evalgauge.core.collect import Chunk
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
-from evalgauge.core.instruments.counter import Counter
-from evalgauge.core.instruments.gauge import Gauge
-from evalgauge.core.instruments.histogram import Histogram
 from evalgauge.core.pack.loader import load, load_pack
 from evalgauge.core.pack.model import HistogramSpec
 from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.sqlite_store import SqliteStore
+from tests.engine_helpers import KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from evalgauge.core.families import Family
-    from evalgauge.core.instrument import Instrument
     from evalgauge.core.pack.model import Pack
 
-WORKLOADS = ("judgment", "ahp")
+WORKLOADS = ("judgment", "ahp", "qna")
 
 REQUIRED = {
     "judgment.executed": {"tenant_id", "workflow_id", "method_used", "status"},
@@ -37,6 +34,12 @@ REQUIRED = {
     "ahp.evaluation.completed": {"project_id", "evaluation_id", "evaluator_id"},
     "ahp.session.started": {"project_id", "evaluator_id", "session_id"},
     "ahp.session.ended": {"project_id", "evaluator_id", "session_id"},
+    "question.created": {"question_id"},
+    "question.answered": {"question_id"},
+    "question.escalated": {"question_id"},
+    "connection.opened": {"connection_id"},
+    "connection.closed": {"connection_id"},
+    "message.sent": set(),
 }
 OPTIONAL = {
     "judgment.executed": {
@@ -57,8 +60,16 @@ OPTIONAL = {
     "ahp.evaluation.completed": {"total_time_ms"},
     "ahp.session.started": set(),
     "ahp.session.ended": set(),
+    "question.created": {"region", "urgency"},
+    "question.answered": {"answer_id", "region"},
+    "question.escalated": {"stage"},
+    "connection.opened": set(),
+    "connection.closed": set(),
+    "message.sent": {"room", "status"},
 }
-UNBOUNDED = {"evaluation_id", "session_id", "node_id", "comparison_id", "traceparent", "left", "right"}
+UNBOUNDED = {"evaluation_id", "session_id", "node_id", "comparison_id", "traceparent", "left", "right"} | {
+    *("question_id", "answer_id", "connection_id")
+}
 
 
 @functools.cache
@@ -84,7 +95,8 @@ def test_the_events_have_the_fields_that_the_workload_sends(pack: Pack) -> None:
         required = {field for field, spec in event.fields.items() if spec.required}
         assert required == REQUIRED[name], name
         assert set(event.fields) - required == OPTIONAL[name], name
-    assert set(pack.events) == {name for name in REQUIRED if name.startswith(pack.pack)}
+    declared = [name for workload in WORKLOADS for name in built_in(workload).events]
+    assert sorted(declared) == sorted(REQUIRED)
 
 
 def test_every_field_metric_and_parameter_is_described(pack: Pack) -> None:
@@ -173,6 +185,14 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "response_time_limit": 2,
         "completion_window": 5,
     }
+    qna = {name: one.value for name, one in built_in("qna").parameters.items()}
+    assert qna == {
+        "answer_limit": 600,
+        "urgent_limit": 60,
+        "share_window": 1,
+        "message_errors_limit": 0.05,
+        "message_errors_window": 5,
+    }
 
 
 def test_alerts_have_the_given_severity_and_patience() -> None:
@@ -194,6 +214,9 @@ def test_alerts_have_the_given_severity_and_patience() -> None:
         "HighInconsistencyRate": ("warning", 300),
         "SlowResponseTime": ("critical", 600),
         "EvaluationComplete": ("info", 0),
+        "SlowResponse": ("warning", 0),
+        "SlowUrgentResponse": ("critical", 0),
+        "MessagesLost": ("warning", 300),
     }
 
 
@@ -258,6 +281,8 @@ def test_the_recorded_series_are_those_asked_for() -> None:
         for name in group.rules
     }
     assert recorded == {
+        "qna:answered_in_time:ratio",
+        "qna:answer_time:p95",
         "tenant_workflow:judgment_executions:increase1h",
         "tenant_workflow:judgment_successes:increase1h",
         "tenant_workflow_method:judgment_executions:share1h",
@@ -282,7 +307,6 @@ def test_slow_means_longer_than_five_seconds() -> None:
 
 # What the packs count, by the real engine.
 
-KINDS: dict[str, type[Instrument]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 JUDGMENT = {
     "tenant_id": "a",
     "workflow_id": "w",

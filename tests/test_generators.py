@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.pack.loader import load_pack
-from evalgauge.core.pack.model import CounterSpec, HistogramSpec, Pack
+from evalgauge.core.pack.model import CounterSpec, ElapsedSpec, HistogramSpec, Pack
 from evalgauge.generators import dashboards, rules
 from evalgauge.generators.generate_command import KINDS, command, generator
 from evalgauge.generators.text import grafana_duration, prometheus_duration
@@ -202,7 +202,10 @@ BURN_1H, BURN_6H, BURN_1D, BURN_3D = (
     f"JudgmentErrorBudgetBurn{window}" for window in ("1h", "6h", "1d", "3d")
 )
 INCONSISTENT, LATE, COMPLETE = "HighInconsistencyRate", "SlowResponseTime", "EvaluationComplete"
-JUDGMENT, AHP = "judgment", "ahp"
+JUDGMENT, AHP, QNA = "judgment", "ahp", "qna"
+WAITS, URGENT, LOST = "SlowResponse", "SlowUrgentResponse", "MessagesLost"
+OLDEST = 'qna_answer_oldest_open_timestamp_seconds{instance="%s",job="evalgauge",region="eu",urgency="%s"}'
+MESSAGES = 'qna_messages_total{instance="r0",job="evalgauge",room="a",status="%s"}'
 
 SCENARIOS = [
     Scenario("no invalid record was ever seen", JUDGMENT, records("0+100x80"), "20m", set()),
@@ -273,6 +276,26 @@ SCENARIOS = [
     Scenario(
         "one of four failed: too few to say", JUDGMENT, executions("0x80 3x40", "0x80 1x40"), "21m", set()
     ),
+    Scenario("nobody waits", QNA, {OLDEST % ("r0", "normal"): "_x80"}, "18m", set()),
+    Scenario("a question waits for 9 minutes", QNA, {OLDEST % ("r0", "normal"): "540x80"}, "18m", set()),
+    Scenario("a question waits for 11 minutes", QNA, {OLDEST % ("r0", "normal"): "420x80"}, "18m", {WAITS}),
+    Scenario(
+        "the oldest of two replicas counts",
+        QNA,
+        {OLDEST % ("r0", "normal"): "420x80", OLDEST % ("r1", "normal"): "1000x80"},
+        "18m",
+        {WAITS},
+    ),
+    Scenario("an urgent question waits for 50 s", QNA, {OLDEST % ("r0", "urgent"): "1030x80"}, "18m", set()),
+    Scenario(
+        "an urgent question waits for 70 s", QNA, {OLDEST % ("r0", "urgent"): "1010x80"}, "18m", {URGENT}
+    ),
+    Scenario(
+        "4 % of messages lost", QNA, {MESSAGES % "ok": "0+96x80", MESSAGES % "error": "0+4x80"}, "18m", set()
+    ),
+    Scenario(
+        "6 % of messages lost", QNA, {MESSAGES % "ok": "0+94x80", MESSAGES % "error": "0+6x80"}, "18m", {LOST}
+    ),
     Scenario("mean consistency 0.14", AHP, consistency("0+14x60", "0+100x60"), "12m", set()),
     Scenario("mean consistency 0.16", AHP, consistency("0+16x60", "0+100x60"), "12m", {INCONSISTENT}),
     Scenario("0.16, for 3 minutes so far", AHP, consistency("0+16x60", "0+100x60"), "3m", set()),
@@ -318,7 +341,7 @@ SCENARIOS = [
 ]
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA])
 def test_each_alert_fires_in_one_scenario_and_is_silent_in_another(workload: str) -> None:
     """The table below leaves out no alert of these packs, and each has near misses."""
     of_pack = [scenario for scenario in SCENARIOS if scenario.pack == workload]
@@ -328,7 +351,7 @@ def test_each_alert_fires_in_one_scenario_and_is_silent_in_another(workload: str
         assert any(alert not in scenario.firing for scenario in of_pack)
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA])
 def test_exactly_the_alerts_fire_that_should(workload: str, promtool: Path, tmp_path: Path) -> None:
     """Real rule evaluation by promtool, over series as two replicas or one would expose them."""
     tests = []
@@ -498,6 +521,11 @@ def emitted(pack: Pack) -> set[str]:
             names.add(f"{name}_total")
         elif isinstance(metric, HistogramSpec):
             names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+        elif isinstance(metric, ElapsedSpec):
+            stem = name.removesuffix("_seconds")
+            names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count", f"{stem}_open"}
+            names |= {f"{stem}_{counter}_total" for counter in ("limits", "expired", "unmatched", "evicted")}
+            names.add(f"{stem}_oldest_open_timestamp_seconds")
         else:
             names.add(name)
     return names
