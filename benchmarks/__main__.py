@@ -11,7 +11,19 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("throughput", "shapes", "exposition", "growth", "http_door", "latency", "kafka", "kafka_latency")
+NAMES = (
+    *(
+        "throughput",
+        "shapes",
+        "exposition",
+        "growth",
+        "keyed",
+        "http_door",
+        "latency",
+        "kafka",
+        "kafka_latency",
+    ),
+)
 
 
 def main() -> None:
