@@ -13,6 +13,8 @@ from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape
 from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.keyed_rows import Keyer, rounds
+from evalgauge.core.keys import LocalKeys
+from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.model import CounterSpec
 from tests.engine_helpers import event, lab, lines
 
@@ -30,7 +32,7 @@ def keyed(stream: list[tuple[str, str | None, int]], cuts: list[int]) -> list[Ke
     shape = CloudEventsShape(dict(lab().events))
     types = {type_: lab().events[type_] for type_ in SPEC.on}
     keyer, found = Keyer(Declared("lab", "lab_doors", SPEC, types), ["who"]), []
-    encoders: dict[tuple[str, str], Encoder] = {}
+    encoders: dict[tuple[str, ...], Encoder] = {}
     told: list[Any] = [
         event(n, type_, time=f"2026-11-21T10:{minute:02}:00Z", **({} if key is None else {"who": key}))
         for n, (type_, key, minute) in enumerate(stream)
@@ -55,15 +57,18 @@ def test_events_come_in_the_order_of_the_stream_whatever_their_types(
 ) -> None:
     """With key, type, time and label set of each; those without a key are counted as skipped."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=3)))
-    seen, labels, skipped = [], [], 0
+    seen, skipped = [], 0
+    labels: list[str] = []
+    keys: list[str] = []
     for delta in keyed(stream, cuts):
         if delta is None:
             continue
         labels += [one[0] for one in delta.groups.new]
+        keys += delta.groups.keys
         skipped += delta.groups.skipped
         columns = (delta.types, delta.key, delta.times // 60_000_000 % 60, delta.slots)
         for type_, key, minute, slot in zip(*(column.tolist() for column in columns), strict=True):
-            seen.append((SPEC.on[type_], delta.keys[key], minute, labels[slot]))
+            seen.append((SPEC.on[type_], keys[key], minute, labels[slot]))
     assert seen == [(type_, key, minute, key) for type_, key, minute in stream if key is not None]
     assert skipped == sum(key is None for _, key, _ in stream)
 
@@ -79,3 +84,23 @@ def test_in_a_round_every_key_comes_once_and_rounds_keep_its_order(keys: list[in
         expected.setdefault(met[key], []).append(row)
         met[key] += 1
     assert found == list(expected.values())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 7), min_size=1, max_size=6)), max_size=30))
+def test_a_slot_that_was_looked_up_is_forgotten_once_it_is_freed(turns: list[tuple[bool, list[int]]]) -> None:
+    """Another key may have it by then, or nobody, or the same key again."""
+    table, texts = KeyTable("m", {"value": ((), np.int64)}), [f"k{number}" for number in range(8)]
+    local, other = LocalKeys(texts), LocalKeys(texts)
+    for frees, numbers in turns:
+        keys = np.array(numbers, np.intp)
+        if frees:
+            slots = np.unique(table.find(local.texts(keys)))
+            table.free(slots[slots >= 0])
+            continue
+        slots = local.slots(table, keys)
+        new = np.unique(keys[slots[keys] < 0])
+        slots[new] = table.give(local.texts(new))
+        local.note(table, new)
+        for one in (local, other):
+            assert table.keys(one.slots(table, keys)[keys]) == [texts[number] for number in numbers]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evalgauge.core.instruments.grouping import Groups
 from evalgauge.core.instruments.keyed_rows import KeyedRows
 from evalgauge.core.instruments.waiting import Outcome, Terms, Waiting
+from evalgauge.core.keys import LocalKeys
 
 if TYPE_CHECKING:
     from evalgauge.core.table import Page, PageKind
@@ -99,15 +100,16 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
     """What is counted where the stream is cut, commits stand at each cut, and after some of them it starts again."""
     log: dict[tuple[PageKind, int], Page] = {}
     waiting, clock, outcome = Waiting("m", TERMS), -(10**9), Outcome()
+    texts: list[str] = []
+    local = LocalKeys(texts)
     for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
         some = stream[first:last]
-        keys = list(dict.fromkeys(one.key for one in some))
+        texts += [key for key in dict.fromkeys(one.key for one in some) if key not in texts]
         times = np.array([one.time for one in some], np.int64)
         before = np.maximum.accumulate(np.concatenate(([clock], times)))
         rows = KeyedRows(
             EMPTY,
-            keys,
-            np.array([keys.index(one.key) for one in some], np.intp),
+            np.array([texts.index(one.key) for one in some], np.intp),
             np.empty(0, np.intp),
             np.array([int(one.what == "end") for one in some], np.intp),
             times,
@@ -115,7 +117,7 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
             None,
             0,
         )
-        waiting.take(rows, np.array([one.series for one in some], np.intp), before[:-1], outcome)
+        waiting.take(rows, local, np.array([one.series for one in some], np.intp), before[:-1], outcome)
         clock = int(before[-1])
         waiting.pass_time(clock, outcome)
         log.update({(page.kind, page.number): page for page in waiting.table.pages(0.0, 0.0)})
@@ -123,6 +125,8 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
         if number in restarts:
             waiting = Waiting("m", TERMS)
             waiting.table.load(log.values())
+            texts = []
+            local = LocalKeys(texts)
     taken: Counter[tuple[int, int]] = Counter()
     for series, took in zip(outcome.series, outcome.taken, strict=True):
         taken.update(zip(series.tolist(), took.tolist(), strict=True))

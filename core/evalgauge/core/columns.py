@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evalgauge.core.keys import KeyNumbers
 from evalgauge.core.payload import examine
 from evalgauge.core.series import Encoder, ScalarEncoder, passing
 
@@ -91,7 +92,7 @@ class Columns:
         reader: TypeReader,
         events: Sequence[Any],
         lines: NDArray[np.int64],
-        encoders: dict[tuple[str, str], Encoder],
+        encoders: dict[tuple[str, ...], Encoder],
         arrival: float,
     ) -> None:
         self.reader = reader
@@ -103,6 +104,7 @@ class Columns:
         self._raw: dict[str, list[Any]] = {}
         self._codes: dict[str, NDArray[np.intp]] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._keys: dict[tuple[str, ...], NDArray[np.intp]] = {}
         self._examined: dict[str, Payloads] = {}
         self._broken: dict[str, NDArray[np.bool_]] | None = None
         self._forced: dict[str, str] = {}
@@ -137,6 +139,7 @@ class Columns:
         """Write `text` into a text field of every event."""
         self._forced[field] = text
         self._codes.pop(field, None)
+        self._keys.clear()
 
     def is_number(self, field: str) -> bool:
         """True where the field holds numbers."""
@@ -192,6 +195,22 @@ class Columns:
             encoder = (ScalarEncoder if reader.scalar else Encoder)(reader.translate)
             self._encoders[key] = encoder
         return encoder
+
+    def keys(self, fields: tuple[str, ...], tenant: str | None) -> tuple[NDArray[np.intp], KeyNumbers]:
+        """Numbers (n,) of the keys that some text fields make, `NO_KEY` where one is absent; and what they number.
+
+        Tenants have keys of their own where the field `tenant` is given. All types share the numbers of equal fields.
+        """
+        name = ("", *fields) if tenant is None else ("", "", *fields)
+        known = self._encoders.get(name)
+        if known is None:
+            known = self._encoders[name] = KeyNumbers()
+        assert isinstance(known, KeyNumbers)  # noqa: S101 - for the type checker: no event type has an empty name
+        found = self._keys.get(name)
+        if found is None:
+            parts = [self.codes(field) for field in (fields if tenant is None else (tenant, *fields))]
+            found = self._keys[name] = known.of(self.type, parts, tenanted=tenant is not None)
+        return found, known
 
     def numbers(self, field: str) -> NDArray[np.float64]:
         """Values (n,) of a number field in its own unit; NaN where absent."""

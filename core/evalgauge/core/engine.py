@@ -320,14 +320,14 @@ class Engine:
     def _discard(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
         for one, slots in zip(delta.metrics, self._local(name, partition, delta, reducer), strict=True):
             if one is not None:
-                slots.replica.announce(one.groups.new)
+                slots.announce(one.groups)
 
     def _merge(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
         state = self._partitions.of(partition)
         local = self._local(name, partition, delta, reducer)
         for place, one in enumerate(delta.metrics):
             if one is not None:
-                local[place].replica.announce(one.groups.new)
+                local[place].announce(one.groups)
                 merged = self.instruments[place].merge(one, local[place], state.parts.get(place))
                 declared = self.declared[place]
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)

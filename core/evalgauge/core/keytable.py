@@ -41,6 +41,8 @@ class KeyTable:
         """By slot; None where it is free."""
         self._used = Growing((), np.bool_)
         """By slot."""
+        self._serials = Growing((), np.int64)
+        """By slot: how often it was freed."""
         self._free: deque[int] = deque()
         self._dirty = Growing((), np.bool_)
         """By page."""
@@ -80,8 +82,16 @@ class KeyTable:
         self._mark_keys(slot)
         return slot
 
+    def serials(self, slots: NDArray[np.intp]) -> NDArray[np.int64]:
+        """How often each slot (n,) was freed: a slot found before is still its key's where that is as it was."""
+        found: NDArray[np.int64] = self._serials.reserve(len(self._keys))[slots]
+        return found
+
     def free(self, slots: NDArray[np.intp]) -> None:
         """Let the keys of these slots go."""
+        if not len(slots):
+            return
+        self._serials.reserve(len(self._keys))[slots] += 1
         for column in self._columns.values():
             column.data[slots] = 0
         self._used.data[slots] = False

@@ -76,7 +76,7 @@ class Observer:
         native = CloudEventsShape(types)
         self._shape = native if mapping is None else MappedShape(mapping, types, native)
         self._limits = limits or Limits()
-        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._encoders: dict[tuple[str, ...], Encoder] = {}
         kinds: dict[str, type[Instrument]] = plugins.load_all(plugins.INSTRUMENTS)
         self._metrics = [
             (Declared(pack.pack, name, spec, {type_: types[type_] for type_ in spec.on}), kinds[spec.type])
@@ -148,8 +148,8 @@ class Observer:
                 continue
             instrument = kind(declared)
             part = instrument.part(Clock())
-            slots = Slots(LocalSlots(instrument.index()), part.index() if part else None)
-            slots.replica.announce(delta.groups.new)
+            slots = Slots(LocalSlots(instrument.index()), part.index() if part else None, [])
+            slots.announce(delta.groups)
             merged = instrument.merge(delta, slots, part)
             for table in (*instrument.tables, *(part.tables if part else ())):
                 for _ in table.pages(0.0, 0.0):

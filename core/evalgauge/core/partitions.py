@@ -150,7 +150,10 @@ class ReducerSlots:
         self.generation = generation
         self._announced = [LocalSlots(instrument.index()) for instrument in instruments]
         self._partitions = partitions
-        self._replica = [Slots(one, None) for one in self._announced]
+        self._keys: list[list[str]] = [[] for _ in instruments]
+        self._replica = [
+            Slots(one, None, keys) for one, keys in zip(self._announced, self._keys, strict=True)
+        ]
         self._held: dict[str, list[Slots]] = {}
 
     def of(self, partition: str) -> list[Slots]:
@@ -162,7 +165,7 @@ class ReducerSlots:
         if found is None:
             found = self._held[partition] = list(self._replica)
             for place, part in self._partitions.of(partition).parts.items():
-                found[place] = Slots(self._announced[place], part.index())
+                found[place] = Slots(self._announced[place], part.index(), self._keys[place])
         return found
 
     def drop(self, partition: str) -> None:

@@ -17,6 +17,7 @@ from evalgauge.core.clock import NEVER, stamp
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason, Refusal
+from evalgauge.core.keys import KeyNumbers
 from evalgauge.core.mapped import MappedShape
 from evalgauge.core.series import passing
 
@@ -41,6 +42,8 @@ DELTA_EVENTS = 1 << 15
 """Events of one delta at most: far below what would overflow an exact sum, and small enough to acknowledge soon."""
 CACHE_LIMIT = 1 << 20
 """Distinct values of a label field, or label sets of a metric, that a reducer remembers before it starts anew."""
+KEY_LIMIT = 1 << 18
+"""Distinct keys that a reducer remembers before it starts anew: most never come again."""
 CACHE_CHARACTERS = 1 << 26
 """Length of all values of a label field that a reducer remembers before it starts anew."""
 
@@ -132,7 +135,7 @@ class Reducer:
         self._timed = any(getattr(plan.kinds[metric.spec.type], "keyed", False) for metric in plan.metrics)
         self._generation = 0
         self._shapes: dict[bool, Shape] = {}
-        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._encoders: dict[tuple[str, ...], Encoder] = {}
         self._parts: list[Reducing] = []
         self._by_type: dict[str, list[Reducing]] = {}
         self._label_sets: list[int] = []
@@ -171,7 +174,8 @@ class Reducer:
 
     def _remembers_too_much(self) -> bool:
         return max(self._label_sets, default=0) > CACHE_LIMIT or any(
-            len(encoder) > CACHE_LIMIT or encoder.characters > CACHE_CHARACTERS
+            len(encoder) > (KEY_LIMIT if isinstance(encoder, KeyNumbers) else CACHE_LIMIT)
+            or encoder.characters > CACHE_CHARACTERS
             for encoder in self._encoders.values()
         )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
+    from evalgauge.core.keys import LocalKeys
 
 _SECOND = 1_000_000
 _NEVER = np.iinfo(np.int64).min // 2
@@ -69,13 +70,13 @@ class Seen(KeyedPart):
         self.shown: list[tuple[tuple[str, ...], int]] = []
         """Label set and active keys, as of the last commit."""
 
-    def take(self, rows: KeyedRows, series: NDArray[np.intp]) -> tuple[int, int]:
+    def take(self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp]) -> tuple[int, int]:
         """Take events in; `series` (N,) of each. How many of them were late, and how many keys had to go."""
         late = evicted = 0
         for span in self.spans(rows, series):
             in_time = np.flatnonzero(span.rows.times + self._within > span.clock)
             late += len(span.clock) - len(in_time)
-            self._note(span.rows, span.series, in_time)
+            self._note(span.rows, keys, span.series, in_time)
             if span.bound is not None and len(self._keys) > self._most:
                 self._forget(span.bound)
                 held = self._keys.held()
@@ -84,21 +85,21 @@ class Seen(KeyedPart):
                 evicted += len(gone)
         return late, evicted
 
-    def _note(self, rows: KeyedRows, series: NDArray[np.intp], some: NDArray[np.intp]) -> None:
-        known = len(self._keys)
-        slots = np.full(len(rows.keys), -1)
-        which = np.unique(rows.key[some])
-        found = self._keys.find([rows.keys[one] for one in which.tolist()])
-        slots[which] = self._keys.give([rows.keys[one] for one in which.tolist()])
+    def _note(
+        self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp], some: NDArray[np.intp]
+    ) -> None:
+        mine = rows.key[some]
+        slots = keys.slots(self._keys, mine)
+        new = np.unique(mine[slots[mine] < 0])
+        slots[new] = self._keys.give(keys.texts(new))
+        keys.note(self._keys, new)
         seen, closed = self._keys.column("seen"), self._keys.column("closed")
-        if len(self._keys) > known:
-            new = slots[which[found < 0]]
-            seen[new] = closed[new] = _NEVER
-        of = slots[rows.key[some]]
+        seen[slots[new]] = closed[slots[new]] = _NEVER
+        of = slots[mine]
         before = np.maximum(seen[of], closed[of])
         closing = self._closing[rows.types[some]]
-        for column, mine in ((seen, ~closing), (closed, closing)):
-            np.maximum.at(column, of[mine], rows.times[some[mine]])
+        for column, told in ((seen, ~closing), (closed, closing)):
+            np.maximum.at(column, of[told], rows.times[some[told]])
         # Of several events of the newest time the last in the stream tells the label set.
         newest = (rows.times[some] >= before) & (rows.times[some] == np.maximum(seen[of], closed[of]))
         self._keys.column("series")[of[newest]] = series[some[newest]]
@@ -166,7 +167,7 @@ class Active:
         """Take events in."""
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
-        late, evicted = part.take(delta, series)
+        late, evicted = part.take(delta, slots.keys, series)
         self._tally.count(evicted=evicted)
         return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, late + delta.early)
 

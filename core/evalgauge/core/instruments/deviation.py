@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
+    from evalgauge.core.keys import LocalKeys
     from evalgauge.core.series import SeriesIndex
 
 _SECOND = 1_000_000
@@ -82,11 +83,11 @@ class Histories(KeyedPart):
         self._spec = spec
         self._retention = round(spec.ttl * _SECOND)
 
-    def take(self, rows: KeyedRows, series: NDArray[np.intp]) -> Found:
+    def take(self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp]) -> Found:
         """Judge events by what came before them, and add them to it; `series` (N,) of each."""
         found = Found([], [[] for _ in SIDES])
         for span in self.spans(rows, series):
-            self._take(span, found)
+            self._take(span, keys, found)
             if span.bound is not None and len(self._keys) > self._spec.keys:
                 self._forget(span.bound)
                 held = self._keys.held()
@@ -95,13 +96,13 @@ class Histories(KeyedPart):
                 found.evicted += len(gone)
         return found
 
-    def _take(self, span: Span, found: Found) -> None:
+    def _take(self, span: Span, keys: LocalKeys, found: Found) -> None:
         rows = span.rows
         assert rows.values is not None  # noqa: S101 - for the type checker: the metric has a value
         late = rows.times + self._retention <= span.clock
         found.late += int(np.count_nonzero(late))
         in_time = np.flatnonzero(~late)
-        slots = self._keys.find(rows.keys)
+        slots = keys.slots(self._keys, rows.key)
         for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
             which = rows.key[some]
             at = slots[which]
@@ -110,13 +111,14 @@ class Histories(KeyedPart):
             self._keys.free(at[gone])
             at[gone] = -1
             new = np.flatnonzero(at < 0)
-            at[new] = self._keys.give([rows.keys[one] for one in which[new].tolist()])
+            at[new] = self._keys.give(keys.texts(which[new]))
             newest = self._keys.column("newest")
             newest[at[new]] = rows.times[some[new]]
             slots[which] = at
             newest[at] = np.maximum(newest[at], rows.times[some])
             self._judge(at, rows.values[some], span.series[some], found)
             self._keys.touch(at)
+        keys.note(self._keys, rows.key)
 
     def _judge(
         self, at: NDArray[np.intp], values: NDArray[np.float64], series: NDArray[np.intp], found: Found
@@ -191,7 +193,7 @@ class Deviation:
         """Take events in."""
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
-        found = part.take(delta, series)
+        found = part.take(delta, slots.keys, series)
         self._tally.begin(part, series)
         for judged in found.judged:
             self._tally.add(part, "judged", judged)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
+    from evalgauge.core.keys import LocalKeys
     from evalgauge.core.series import SeriesIndex
 
 _SECOND = 1_000_000
@@ -60,10 +61,10 @@ class OpenPairs(KeyedPart):
         self.shown: tuple[list[tuple[str, ...]], NDArray[np.int64], NDArray[np.int64]] | None = None
         """Of each series (n,) as of the last commit: labels, keys that wait, microseconds of the oldest of them."""
 
-    def take(self, rows: KeyedRows, series: NDArray[np.intp], outcome: Outcome) -> None:
+    def take(self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp], outcome: Outcome) -> None:
         """Take events in; `series` (N,) of each."""
         for span in self.spans(rows, series):
-            self.waiting.take(span.rows, span.series, span.clock, outcome)
+            self.waiting.take(span.rows, keys, span.series, span.clock, outcome)
             if span.bound is not None:
                 self.waiting.bound(span.bound, outcome)
 
@@ -136,7 +137,7 @@ class Elapsed:
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
         outcome = Outcome(late=delta.early)
-        part.take(delta, series, outcome)
+        part.take(delta, slots.keys, series, outcome)
         self._tally.begin(part, series)
         self.count(part, outcome)
         return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, outcome.late)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from evalgauge.core.arrays import Growing
 from evalgauge.core.calendar_time import NAMES, calendar_codes
 from evalgauge.core.filters import mask
+from evalgauge.core.keys import LocalKeys
 from evalgauge.core.series import LabelRule, LocalIndex, SeriesIndex, Touched
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Groups:
     """Label values of the local slots that follow those announced so far."""
     skipped: int
     """Events that passed the filter but had no usable value."""
+    keys: list[str] = field(default_factory=list)
+    """Keys of the numbers that follow those announced so far; for those metrics that go by key."""
 
 
 class Rows(NamedTuple):
@@ -242,12 +245,22 @@ class LocalSlots:
 
 
 class Slots:
-    """What the local slots of one metric in one reducer are, for one partition's events."""
+    """What the local slots and numbers of one metric in one reducer are, for one partition's events."""
 
-    def __init__(self, announced: LocalSlots, part: SeriesIndex | None) -> None:
-        """`announced` are those of the replica, `part` the index of what is kept of the partition."""
+    def __init__(self, announced: LocalSlots, part: SeriesIndex | None, keys: list[str]) -> None:
+        """`announced` are those of the replica, `part` the index of what is kept of the partition.
+
+        `keys` are those of all partitions.
+        """
         self.replica = announced
         self._part = None if part is None else announced.beside(part)
+        self._announced_keys = keys
+        self.keys = LocalKeys(keys)
+
+    def announce(self, groups: Groups) -> None:
+        """Label sets and keys of the local slots and numbers that come next."""
+        self.replica.announce(groups.new)
+        self._announced_keys += groups.keys
 
     @property
     def part(self) -> LocalSlots:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from evalgauge.core.clock import NEVER
 from evalgauge.core.instruments.grouping import Grouper, Groups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
     from evalgauge.core.instrument import Declared
+    from evalgauge.core.keys import KeyNumbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,8 @@ class KeyedRows:
     """N events in stream order."""
 
     groups: Groups
-    keys: list[str]
-    """Every key once, in order of first appearance."""
     key: NDArray[np.intp]
-    """Shape (N,): which of them an event has."""
+    """Number of each event's key (N,), in the one who reduced them; see `LocalKeys`."""
     slots: NDArray[np.intp]
     """Local slots of the label sets, (N,); -1 where events of the type have none."""
     types: NDArray[np.intp]
@@ -59,7 +58,7 @@ class _Some(NamedTuple):
     """Events of one type in one batch."""
 
     ordinals: NDArray[np.int64]
-    keys: list[str]
+    keys: NDArray[np.intp]
     slots: NDArray[np.intp]
     type: int
     times: NDArray[np.int64]
@@ -78,38 +77,34 @@ class Keyer:
         """`key` and `value` are fields of every event type that the metric is `on`."""
         spec = declared.spec
         self._grouper = Grouper(spec)
-        self._by_tenant = all(event.tenant is not None for event in declared.types.values())
+        tenants = {type_: event.tenant for type_, event in declared.types.items()}
+        # Tenants have keys of their own, where every event can say whose it is.
+        own = None not in tenants.values() and not all(tenant in key for tenant in tenants.values())
+        self._tenants = tenants if own else dict.fromkeys(tenants)
+        self._key = tuple(key)
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
-        self._key, self._value = key, value
+        self._value = value
         self._held: list[_Some] = []
         self._early = 0
+        self._numbers: KeyNumbers | None = None
+        self._announced = 0
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
-        keys = self._keys(columns)
-        usable = np.fromiter((key is not None for key in keys), np.bool_, columns.n)
+        keys, self._numbers = columns.keys(self._key, self._tenants[columns.type])
+        usable = keys >= 0
         if self._value is not None:
             usable &= np.isfinite(columns.numbers(self._value))
         for group in self._grouper.rows(columns, usable):
             values = None if self._value is None else group.of(columns.numbers(self._value))
-            some = keys if group.rows is None else [keys[row] for row in group.rows.tolist()]
             times = group.of(columns.times())
             clock = np.full(len(times), NEVER) if columns.clock is None else group.of(columns.clock)
-            one = _Some(group.ordinals, some, group.slots, self._places[columns.type], times, clock, values)
+            place = self._places[columns.type]
+            one = _Some(group.ordinals, group.of(keys), group.slots, place, times, clock, values)
             if len(times) and times.max() > columns.latest:
-                one = _only(one, np.flatnonzero(times <= columns.latest))
+                one = _only(one, times <= columns.latest)
                 self._early += len(times) - len(one.times)
             self._held.append(one)
-
-    def _keys(self, columns: Columns) -> list[Any]:
-        """The key of each event, None where it has none. Tenants have keys of their own."""
-        texts = [_texts(columns, field) for field in self._key]
-        tenant = columns.reader.spec.tenant
-        if self._by_tenant and tenant is not None and tenant not in self._key:
-            texts.insert(0, [text or "" for text in _texts(columns, tenant)])
-        if len(texts) == 1:
-            return texts[0]
-        return [None if None in part else joined(part) for part in zip(*texts, strict=True)]
 
     def take(self) -> KeyedRows | None:
         """Everything since the last call, None if there is nothing."""
@@ -120,10 +115,12 @@ class Keyer:
             if not held:
                 return None
             groups = Groups(np.empty(0, np.intp), np.empty(0, np.int64), [], 0)
-        number: dict[str, int] = {}
+        if self._numbers is not None:
+            groups = replace(groups, keys=self._numbers.known(self._announced))
+            self._announced += len(groups.keys)
         ordinals = np.concatenate([np.empty(0, np.int64), *(one.ordinals for one in held)])
         types = np.repeat([one.type for one in held], [len(one.keys) for one in held]).astype(np.intp)
-        names = [key for one in held for key in one.keys]
+        key = np.concatenate([np.empty(0, np.intp), *(one.keys for one in held)])
         slots = np.concatenate([np.empty(0, np.intp), *(one.slots for one in held)])
         times = np.concatenate([np.empty(0, np.int64), *(one.times for one in held)])
         clock = np.concatenate([np.empty(0, np.int64), *(one.clock for one in held)])
@@ -132,29 +129,15 @@ class Keyer:
             values = np.concatenate([np.empty(0), *(one.values for one in held if one.values is not None)])
         if (np.diff(ordinals) < 0).any():  # the types of a batch come one after the other
             order = np.argsort(ordinals, kind="stable")
-            names = [names[row] for row in order.tolist()]
-            slots, types, times, clock = slots[order], types[order], times[order], clock[order]
+            key, slots, types, times, clock = (column[order] for column in (key, slots, types, times, clock))
             values = None if values is None else values[order]
-        key = np.array([number.setdefault(name, len(number)) for name in names], np.intp)
-        return KeyedRows(groups, list(number), key, slots, types, times, clock, values, early)
+        return KeyedRows(groups, key, slots, types, times, clock, values, early)
 
 
-def _texts(columns: Columns, field: str) -> list[Any]:
-    """The texts of a field; a mapping may read them from any JSON scalar."""
-    reader, values = columns.reader.fields[field], columns.raw(field)
-    return list(map(reader.translate, values)) if reader.scalar else values
-
-
-def joined(parts: Iterable[str]) -> str:
-    """A key of several texts. The length of each but the last stands before it, so that no two give the same."""
-    *first, last = parts
-    return "".join(f"{len(part)}:{part}" for part in first) + last
-
-
-def _only(some: _Some, rows: NDArray[np.intp]) -> _Some:
+def _only(some: _Some, rows: NDArray[np.bool_]) -> _Some:
     return _Some(
         some.ordinals[rows],
-        [some.keys[row] for row in rows.tolist()],
+        some.keys[rows],
         some.slots[rows],
         some.type,
         some.times[rows],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Family
+    from evalgauge.core.keys import LocalKeys
     from evalgauge.core.series import SeriesIndex
 
 _SECOND = 1_000_000
@@ -70,11 +71,11 @@ class Traces(KeyedPart):
         super().__init__(hashes[1:], index, self._keys, clock)
         self._most, self._retention = spec.keys, round(spec.ttl * _SECOND)
 
-    def take(self, rows: KeyedRows, series: NDArray[np.intp]) -> Found:
+    def take(self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp]) -> Found:
         """Take events in; `series` (N,) of each."""
         found = Found()
         for span in self.spans(rows, series):
-            self._take(span, found)
+            self._take(span, keys, found)
             if span.bound is not None and len(self._keys) > self._most:
                 self._forget(span.bound)
                 held = self._keys.held()
@@ -83,23 +84,24 @@ class Traces(KeyedPart):
                 found.evicted += len(gone)
         return found
 
-    def _take(self, span: Span, found: Found) -> None:
+    def _take(self, span: Span, keys: LocalKeys, found: Found) -> None:
         rows = span.rows
         late = rows.times + self._retention <= span.clock
         found.late += int(np.count_nonzero(late))
         in_time = np.flatnonzero(~late)
-        slots = self._keys.find(rows.keys)
+        slots = keys.slots(self._keys, rows.key)
         for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
             which, times = rows.key[some], rows.times[some]
-            at = self._slots_of(rows.keys, which, slots, times, span.clock[some])
+            at = self._slots_of(keys, which, slots, times, span.clock[some])
             complete = self._matcher.take(self._keys, at, rows.types[some], times)
             found.series.append(span.series[some[complete]])
             found.times.append(times[complete])
             self._keys.touch(at)
+        keys.note(self._keys, rows.key)
 
     def _slots_of(
         self,
-        keys: list[str],
+        keys: LocalKeys,
         which: NDArray[np.intp],
         slots: NDArray[np.intp],
         times: NDArray[np.int64],
@@ -112,7 +114,7 @@ class Traces(KeyedPart):
         self._keys.free(at[gone])
         at[gone] = -1
         new = np.flatnonzero(at < 0)
-        at[new] = self._keys.give([keys[one] for one in which[new].tolist()])
+        at[new] = self._keys.give(keys.texts(which[new]))
         slots[which] = at
         newest = self._keys.column("newest")
         newest[at[new]] = times[new]
@@ -174,7 +176,7 @@ class Pattern:
         """Take events in."""
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
-        found = part.take(delta, series)
+        found = part.take(delta, slots.keys, series)
         self._tally.begin(part, series)
         table = self._tally.table
         for matched, times in zip(found.series, found.times, strict=True):

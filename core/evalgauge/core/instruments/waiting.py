@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.instruments.keyed_rows import KeyedRows
+    from evalgauge.core.keys import LocalKeys
 
 BEGUN, ENDED = 1, 2
 _BOTH = BEGUN | ENDED
@@ -83,10 +84,15 @@ class Waiting:
         )
 
     def take(
-        self, rows: KeyedRows, series: NDArray[np.intp], clock: NDArray[np.int64], outcome: Outcome
+        self,
+        rows: KeyedRows,
+        keys: LocalKeys,
+        series: NDArray[np.intp],
+        clock: NDArray[np.int64],
+        outcome: Outcome,
     ) -> None:
         """Take events in; `series` (N,) of each, `clock` (N,) the partition's time before each."""
-        slots = self.table.find(rows.keys)
+        slots = keys.slots(self.table, rows.key)
         late = rows.times + self._terms.retention <= clock
         outcome.late += int(np.count_nonzero(late))
         in_time = np.flatnonzero(~late)
@@ -98,7 +104,7 @@ class Waiting:
             self._forget(found[gone], outcome)
             found[gone] = -1
             new = np.flatnonzero(found < 0)
-            found[new] = self.table.give([rows.keys[number] for number in which[new].tolist()])
+            found[new] = self.table.give(keys.texts(which[new]))
             slots[which] = found
             self._note(found, some, rows, series)
             paired = self.table.column("flags")[found] == _BOTH
@@ -106,6 +112,7 @@ class Waiting:
             decided = np.where(rows.types[some] == self._terms.begin, NEVER, clock[some])
             self._settle(found[paired], decided[paired], outcome)
             self.table.touch(found)
+        keys.note(self.table, rows.key)
 
     def _note(
         self, found: NDArray[np.intp], some: NDArray[np.intp], rows: KeyedRows, series: NDArray[np.intp]

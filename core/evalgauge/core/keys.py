@@ -1,0 +1,111 @@
+"""Keys to numbers: once for all metrics that go by the same fields, and without Python for a key that is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evalgauge.core.arrays import Growing
+from evalgauge.core.series import Encoder, LocalIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from evalgauge.core.keytable import KeyTable
+
+NO_KEY = -1
+"""Number of an event that lacks a part of its key."""
+_UNKNOWN = -2
+
+
+class KeyNumbers(Encoder):
+    """Keys → numbers, in order of first appearance; `texts[number]` is the key. Lives where batches are reduced."""
+
+    def __init__(self) -> None:
+        super().__init__(str)
+        self._numbers: dict[str, Growing] = {}
+        """Event type → number by code of the field, or of the combination of fields."""
+        self._indexes: dict[str, LocalIndex] = {}
+        self._combinations: dict[str, int] = {}
+        """Event type → combinations met."""
+
+    def known(self, first: int) -> list[str]:
+        """The keys from number `first` on."""
+        return [str(text) for text in self.texts[first:]]
+
+    def of(
+        self,
+        type_: str,
+        parts: Sequence[tuple[NDArray[np.intp], Sequence[str | None]]],
+        *,
+        tenanted: bool,
+    ) -> NDArray[np.intp]:
+        """Numbers (n,) of the keys of n events of a type.
+
+        `parts` holds codes (n,) of each field, and the text of each code. Where they are `tenanted` the first may be
+        absent, and stands for nobody's.
+        """
+        places, size = parts[0][0], len(parts[0][1])
+        if len(parts) > 1:
+            index = self._indexes.setdefault(type_, LocalIndex(len(parts)))
+            size = self._combinations.get(type_, 0)
+            sizes = [len(texts) for _, texts in parts]
+            places, births = index.slots([codes for codes, _ in parts], sizes, size)
+            size = self._combinations[type_] = size + len(births)
+        table = self._numbers.setdefault(type_, Growing((), np.int64, fill=_UNKNOWN)).reserve(size)
+        numbers: NDArray[np.intp] = table[places].astype(np.intp)
+        unknown = np.flatnonzero(numbers == _UNKNOWN)
+        if len(unknown):
+            fresh, first = np.unique(places[unknown], return_index=True)
+            rows = unknown[first]
+            named = [[texts[code] for code in codes[rows].tolist()] for codes, texts in parts]
+            for place, *found in zip(fresh.tolist(), *named, strict=True):
+                if tenanted:
+                    found[0] = found[0] or ""
+                table[place] = NO_KEY if None in found else self[joined([str(text) for text in found])]
+            numbers = table[places].astype(np.intp)
+        return numbers
+
+
+class LocalKeys:
+    """Numbers of keys in one reducer → keys, and their slots in one table by key, looked up when first met."""
+
+    def __init__(self, texts: list[str]) -> None:
+        """`texts` are those announced so far; who announces more adds them."""
+        self._texts = texts
+        self._slots = Growing((), np.int64, fill=-1)
+        self._serials = Growing((), np.int64)
+
+    def texts(self, keys: NDArray[np.intp]) -> list[str]:
+        """The keys of these numbers (n,)."""
+        texts = self._texts
+        return [texts[key] for key in keys.tolist()]
+
+    def slots(self, table: KeyTable, keys: NDArray[np.intp]) -> NDArray[np.int64]:
+        """By number: the slot of each of `keys` (n,), -1 where the table does not hold it.
+
+        It may be written to for these keys, and then `note` must follow before any slot is freed.
+        """
+        slots = self._slots.reserve(len(self._texts))
+        serials = self._serials.reserve(len(slots))
+        found = slots[keys]
+        held = found >= 0
+        held[held] = table.serials(found[held]) == serials[keys[held]]
+        unknown = np.unique(keys[~held])
+        slots[unknown] = table.find(self.texts(unknown))
+        self.note(table, unknown)
+        return slots
+
+    def note(self, table: KeyTable, keys: NDArray[np.intp]) -> None:
+        """The slots of these `keys` (n,) are as the table has them now."""
+        slots = self._slots.data[keys]
+        self._serials.reserve(len(self._slots.data))[keys] = np.where(slots >= 0, table.serials(slots), 0)
+
+
+def joined(parts: Iterable[str]) -> str:
+    """A key of several texts. The length of each but the last stands before it, so that no two give the same."""
+    *first, last = parts
+    return "".join(f"{len(part)}:{part}" for part in first) + last
