@@ -109,6 +109,7 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
         before = np.maximum.accumulate(np.concatenate(([clock], times)))
         rows = KeyedRows(
             EMPTY,
+            np.arange(len(some)),
             np.array([texts.index(one.key) for one in some], np.intp),
             np.empty(0, np.intp),
             np.array([int(one.what == "end") for one in some], np.intp),

@@ -105,7 +105,7 @@ class FileCollector:
         self._complaints: dict[str, str] = {}
         self._busy = False
         # Where only what comes from now on is wanted, "now" is when we first look.
-        context.status.replays = not config.follow
+        context.status.holds_time = not config.follow
         context.status.not_ready = "it has not looked at its files yet"
 
     def run(self) -> None:

@@ -477,6 +477,7 @@ class KafkaCollector:
                 reader.read_to = time.time()
                 status.lag_seconds[name] = 0.0
             status.withheld_seconds[name] = view.withheld.get(partition, 0.0)
+        status.holds_time = bool(view.trouble)
         missing = "" if self._offsets.original is None else self._missing(view)
         if not view.trouble:
             status.not_ready = missing or ("" if self._share is None else self._share.trouble)

@@ -143,8 +143,8 @@ class InputStatus:
     """Records whose key is not the field that it should be; only ever grows. None where keys are not looked at."""
     not_ready: str = ""
     """Why events cannot come in yet, in words; empty once they can."""
-    replays: bool = False
-    """What it reads happened long ago: event time must not go on by itself."""
+    holds_time: bool = False
+    """What it reads happened long ago, or nobody can tell whether more is there: time must not go on by itself."""
     note: str = ""
     """Anything a person on call should know, such as a file that is missing."""
 

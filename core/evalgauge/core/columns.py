@@ -196,20 +196,21 @@ class Columns:
             self._encoders[key] = encoder
         return encoder
 
-    def keys(self, fields: tuple[str, ...], tenant: str | None) -> tuple[NDArray[np.intp], KeyNumbers]:
+    def keys(self, fields: tuple[str, ...], *, tenanted: bool) -> tuple[NDArray[np.intp], KeyNumbers]:
         """Numbers (n,) of the keys that some text fields make, `NO_KEY` where one is absent; and what they number.
 
-        Tenants have keys of their own where the field `tenant` is given. All types share the numbers of equal fields.
+        Where they are `tenanted` the first is the tenant's, which may be absent. All types share the numbers of equal
+        fields, whatever they call their tenant.
         """
-        name = ("", *fields) if tenant is None else ("", "", *fields)
+        name = ("", "", *fields[1:]) if tenanted else ("", *fields)
         known = self._encoders.get(name)
         if known is None:
             known = self._encoders[name] = KeyNumbers()
         assert isinstance(known, KeyNumbers)  # noqa: S101 - for the type checker: no event type has an empty name
         found = self._keys.get(name)
         if found is None:
-            parts = [self.codes(field) for field in (fields if tenant is None else (tenant, *fields))]
-            found = self._keys[name] = known.of(self.type, parts, tenanted=tenant is not None)
+            parts = [self.codes(field) for field in fields]
+            found = self._keys[name] = known.of(self.type, parts, tenanted=tenanted)
         return found, known
 
     def numbers(self, field: str) -> NDArray[np.float64]:

@@ -395,5 +395,5 @@ _ENVELOPE = EnvelopeReader(attrgetter("id"), attrgetter("source"), attrgetter("t
 
 
 def event_types(packs: Sequence[Pack]) -> dict[str, EventSpec]:
-    """Every event type of the packs with its declaration."""
-    return {name: spec for pack in packs for name, spec in pack.events.items()}
+    """Every event type of the packs with its declaration, those that come from outside only."""
+    return {name: spec for pack in packs for name, spec in pack.events.items() if not spec.internal}

@@ -19,6 +19,7 @@ from evalgauge.core.collect import Chunk, EventVerdict, Verdict
 from evalgauge.core.decode import event_types
 from evalgauge.core.deduplicate import DIGEST, Window, cut
 from evalgauge.core.departed import Frozen
+from evalgauge.core.emission import body
 from evalgauge.core.errors import UNDECODABLE, EvalgaugeError
 from evalgauge.core.event import Limits, Reason, Refusal
 from evalgauge.core.flight import FlightRecorder, Phase
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from evalgauge.core.collect import Departed, PartitionPages, Position
+    from evalgauge.core.emission import Emission
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.mapping import Mapping as EventMapping
@@ -46,6 +48,10 @@ _TORN = "a chunk was taken in only in part: restart, and everything goes on at t
 
 _SCRAPE = 10.0
 """Seconds that a scrape may take, by Prometheus' default. The time of what it brings is that of its beginning."""
+
+_INTERNAL = ""
+"""Stands for the input of internal events; no input has an empty name."""
+_ANY_SIZE = 1 << 40
 
 OWN_REDUCER = -1
 """Stands for the reducer in the engine's own process; workers count from 0."""
@@ -95,8 +101,10 @@ class Engine:
         self._recorder = recorder
         self._clock = clock
         self._types = event_types(packs)
+        every = {name: spec for pack in packs for name, spec in pack.events.items()}
+        self._internal = {name: spec for name, spec in every.items() if spec.internal}
         self._pack_of = {type_: pack.pack for pack in packs for type_ in pack.events}
-        self.declared = tuple(_declared(packs, self._types))
+        self.declared = tuple(_declared(packs, every))
         self.instruments = [kinds[one.spec.type](one) for one in self.declared]
         self._kinds: dict[str, type[Instrument]] = {
             one.spec.type: kinds[one.spec.type] for one in self.declared
@@ -202,14 +210,12 @@ class Engine:
 
     def plan(self, name: str) -> Plan:
         """What a reducer of this input does, here or in a worker."""
-        return Plan(
-            self._types,
-            self.declared,
-            self._kinds,
-            self._inputs[name].mapping,
-            self._options.limits,
-            self._store.seed,
-        )
+        types, mapping, limits = self._types, None, self._options.limits
+        if name == _INTERNAL:
+            types, limits = self._internal, Limits(event_bytes=_ANY_SIZE)
+        else:
+            mapping = self._inputs[name].mapping
+        return Plan(types, self.declared, self._kinds, mapping, limits, self._store.seed)
 
     def work(self, name: str, chunk: Chunk) -> Work:
         """The reducing that a chunk needs."""
@@ -254,7 +260,7 @@ class Engine:
         received = sum(delta.received for delta in deltas)
         exceptions = [EventVerdict(line, "duplicate") for line in repeats]
         for delta in deltas:
-            self._merge(name, chunk.partition, delta, reducer)
+            self._merge(name, chunk, delta, reducer)
             exceptions += self._refuse(name, chunk, delta)
         ignored = received - sum(sum(delta.accepted.values()) for delta in deltas) - len(exceptions)
         self._count("evalgauge_events_received", (name,), received)
@@ -322,9 +328,34 @@ class Engine:
             if one is not None:
                 slots.announce(one.groups)
 
-    def _merge(self, name: str, partition: str, delta: Delta, reducer: int) -> None:
+    def _merge(self, name: str, chunk: Chunk, delta: Delta, reducer: int) -> None:
+        emitted = self._merge_metrics(name, chunk.partition, delta, reducer)
+        if emitted:
+            self._merge_internal(name, chunk, emitted)
+        state = self._partitions.of(chunk.partition)
+        if state.clock is not None:
+            state.clock.advance(delta.clock)
+        for type_, count in delta.accepted.items():
+            self._count("evalgauge_events_accepted", (name, type_), count)
+        self._count("evalgauge_input_bytes", (name,), delta.size)
+        if delta.newest:
+            self._metrics.set("evalgauge_input_lag_seconds", max(0.0, self._clock() - delta.newest), (name,))
+
+    def _merge_internal(self, name: str, chunk: Chunk, emitted: Sequence[Emission]) -> None:
+        """Count internal events, before time goes on: they see the time of the events that they were found at."""
+        found, clock = body(emitted)
+        inner = Chunk(chunk.partition, found, lambda line: f"internal event {line}", arrival=chunk.arrival)
+        work = Work(found, 0, chunk.partition, chunk.arrival, clock=clock)
+        for delta in self._reducer(_INTERNAL).reduce(work):
+            self._merge_metrics(_INTERNAL, chunk.partition, delta, OWN_REDUCER)
+            for type_, count in delta.accepted.items():
+                self._count("evalgauge_events_emitted", (type_,), count)
+            self._refuse(name, inner, delta)  # an instrument that raises: no other is possible
+
+    def _merge_metrics(self, name: str, partition: str, delta: Delta, reducer: int) -> list[Emission]:
         state = self._partitions.of(partition)
         local = self._local(name, partition, delta, reducer)
+        emitted: list[Emission] = []
         for place, one in enumerate(delta.metrics):
             if one is not None:
                 local[place].announce(one.groups)
@@ -333,13 +364,8 @@ class Engine:
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
                 self._count("evalgauge_values_unobserved", (declared.name,), merged.unobserved)
                 self._count("evalgauge_events_late", (declared.name,), merged.late)
-        if state.clock is not None:
-            state.clock.advance(delta.clock)
-        for type_, count in delta.accepted.items():
-            self._count("evalgauge_events_accepted", (name, type_), count)
-        self._count("evalgauge_input_bytes", (name,), delta.size)
-        if delta.newest:
-            self._metrics.set("evalgauge_input_lag_seconds", max(0.0, self._clock() - delta.newest), (name,))
+                emitted += merged.emitted
+        return emitted
 
     def _refuse(self, name: str, chunk: Chunk, delta: Delta) -> list[EventVerdict]:
         verdicts = []

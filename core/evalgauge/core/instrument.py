@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
+    from evalgauge.core.emission import Emission
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.pack.model import EventSpec, MetricSpec
@@ -46,6 +47,8 @@ class Merged:
     """Events whose value was absent or could not be observed."""
     late: int = 0
     """Events whose time was too far from the partition's for an instrument that goes by it."""
+    emitted: Sequence[Emission] = ()
+    """Internal events for other metrics."""
 
 
 class Reducing(Protocol):
@@ -113,7 +116,7 @@ class Instrument(Protocol):
         """
 
 
-_NO_MEANING = {"help", "labels", "where", "limit", "keys", "ttl", "lateness", "severity"}
+_NO_MEANING = {"help", "labels", "where", "limit", "keys", "ttl", "lateness", "severity", "emit"}
 """What of a keyed metric may change without its state meaning something else, or is told in another way."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xxhash
 
 from evalgauge.core.arrays import Growing
 from evalgauge.core.series import Encoder, LocalIndex
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from evalgauge.core.instrument import Declared
     from evalgauge.core.keytable import KeyTable
+
+_KEPT = 256
+"""Characters of a part of a key that are kept as they are: state must not grow with what an event makes of its id."""
 
 NO_KEY = -1
 """Number of an event that lacks a part of its key."""
@@ -65,7 +70,7 @@ class KeyNumbers(Encoder):
             for place, *found in zip(fresh.tolist(), *named, strict=True):
                 if tenanted:
                     found[0] = found[0] or ""
-                table[place] = NO_KEY if None in found else self[joined([str(text) for text in found])]
+                table[place] = NO_KEY if None in found else self[joined(map(_bounded, found))]
             numbers = table[places].astype(np.intp)
         return numbers
 
@@ -105,7 +110,33 @@ class LocalKeys:
         self._serials.reserve(len(self._slots.data))[keys] = np.where(slots >= 0, table.serials(slots), 0)
 
 
+def key_fields(declared: Declared, key: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """By event type the fields that make a key. Tenants have keys of their own, where all events can say whose."""
+    tenants = {type_: event.tenant for type_, event in declared.types.items()}
+    own = None not in tenants.values() and not all(tenant in key for tenant in tenants.values())
+    return {type_: (*([str(tenant)] if own else []), *key) for type_, tenant in tenants.items()}
+
+
+def _bounded(part: str | None) -> str:
+    """A part of a key; of a long one its beginning and a digest."""
+    text = str(part)
+    if len(text) <= _KEPT:
+        return text
+    digest = xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+    return f"{text[: _KEPT - len(digest)]}{digest}"
+
+
 def joined(parts: Iterable[str]) -> str:
     """A key of several texts. The length of each but the last stands before it, so that no two give the same."""
     *first, last = parts
     return "".join(f"{len(part)}:{part}" for part in first) + last
+
+
+def parted(key: str, count: int) -> list[str]:
+    """The texts that `joined` made a key of."""
+    parts = []
+    for _ in range(count - 1):
+        length, _, rest = key.partition(":")
+        parts.append(rest[: int(length)])
+        key = rest[int(length) :]
+    return [*parts, key]

@@ -129,6 +129,7 @@ _PARTS = {
     "DashboardSpec": "[dashboard](#dashboard)",
     "DeviationSpec": "[deviation](#deviation)",
     "ElapsedSpec": "[elapsed](#elapsed)",
+    "EmitSpec": "[emit](#internal-events)",
     "EventSpec": "[event type](#event-types)",
     "FirstOf": "[first](#id)",
     "FieldSpec": "[field](#fields)",

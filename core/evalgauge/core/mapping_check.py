@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from evalgauge.core.decode import event_types
 from evalgauge.core.document import examine, in_order, read_document
 from evalgauge.core.errors import DocumentError
 from evalgauge.core.findings import suggest
@@ -50,7 +51,7 @@ def checked_mapping(document: Document, packs: Sequence[Pack], *, pushes: bool =
     examined = examine(document, Mapping, _entry, _PLACEHOLDERS)
     problems = list(examined.problems)
     if examined.model is not None:
-        events = {name: spec for pack in packs for name, spec in pack.events.items()}
+        events = event_types(packs)
         broken = frozenset(str(entry[0]) for entry in examined.broken if len(entry) == 1)
         check = _Check(document, examined.model, events, broken, frozenset(examined.broken))
         check.run(pushes=pushes)

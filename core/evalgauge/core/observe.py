@@ -73,13 +73,14 @@ class Observer:
 
     def __init__(self, packs: Sequence[Pack], mapping: Mapping | None, limits: Limits | None = None) -> None:
         types = event_types(packs)
+        every = {name: spec for pack in packs for name, spec in pack.events.items()}
         native = CloudEventsShape(types)
         self._shape = native if mapping is None else MappedShape(mapping, types, native)
         self._limits = limits or Limits()
         self._encoders: dict[tuple[str, ...], Encoder] = {}
         kinds: dict[str, type[Instrument]] = plugins.load_all(plugins.INSTRUMENTS)
         self._metrics = [
-            (Declared(pack.pack, name, spec, {type_: types[type_] for type_ in spec.on}), kinds[spec.type])
+            (Declared(pack.pack, name, spec, {type_: every[type_] for type_ in spec.on}), kinds[spec.type])
             for pack in packs
             for name, spec in pack.metrics.items()
             if spec.on != [PROCESS]

@@ -372,13 +372,13 @@ class Pipeline:
             metrics.set("evalgauge_series_limit", limit, (name,))
 
     def _let_time_pass(self) -> None:
-        """Event time follows the clock where nothing comes and nothing waits; while one input replays, nowhere."""
+        """Event time follows the clock where nothing comes and nothing waits; while one input holds it, nowhere."""
         inputs = list(self.inputs.values())
         if len(self._intake) or self._pool or self._failing_since:
             return
         if any(one.held or one.context.status.not_ready for one in inputs):
             return
-        if any(one.running and one.context.status.replays for one in inputs):
+        if any(one.running and one.context.status.holds_time for one in inputs):
             return
         states = [one.context.status for one in inputs]
         events = {partition: lag for one in states for partition, lag in dict(one.lag_events).items()}

@@ -53,6 +53,7 @@ class Plan:
     """What a reducer does; crosses to worker processes."""
 
     types: dict[str, EventSpec]
+    """Those that may come; metrics of others see nothing."""
     metrics: tuple[Declared, ...]
     kinds: dict[str, type[Instrument]]
     """Metric type → instrument."""
@@ -73,6 +74,8 @@ class Work:
     tenant: str | None = None
     digests: bool = False
     skip: frozenset[int] = frozenset()
+    clock: NDArray[np.int64] | None = None
+    """Of internal events, by line: how far time had come before the event that each was found at."""
 
 
 @dataclass(slots=True)
@@ -149,7 +152,7 @@ class Reducer:
         self._parts = [self._plan.kinds[metric.spec.type].reducing(metric) for metric in self._plan.metrics]
         self._by_type = {type_: [] for type_ in self._plan.types}
         for metric, part in zip(self._plan.metrics, self._parts, strict=True):
-            for type_ in metric.types:
+            for type_ in metric.types.keys() & self._by_type.keys():
                 self._by_type[type_].append(part)
 
     def _shape(self, *, tenant_given: bool) -> Shape:
@@ -228,7 +231,10 @@ class Reducer:
             delta.newest = max(delta.newest, newest.timestamp() if newest else work.arrival)
             delta.accepted[reader.type] = delta.accepted.get(reader.type, 0) + columns.n
             taken.append(columns)
-        if self._timed and taken:
+        if work.clock is not None:
+            for columns in taken:
+                columns.clock = work.clock[columns.lines]
+        elif self._timed and taken:
             latest = round((work.arrival + self._plan.limits.clock_ahead) * 1e6)
             delta.clock = stamp(taken, delta.clock, latest)
         for columns in taken:

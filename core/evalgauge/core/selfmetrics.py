@@ -29,6 +29,7 @@ DURABLE = (
     "evalgauge_events_duplicated",
     "evalgauge_events_ignored",
     "evalgauge_events_late",
+    "evalgauge_events_emitted",
     "evalgauge_input_bytes",
     "evalgauge_values_unobserved",
     "evalgauge_series_overflow_events",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from evalgauge.core.emission import Emitter, Hits
 from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.keyed_part import KeyedPart, Span, surplus
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
+    from evalgauge.core.emission import Emission
     from evalgauge.core.families import Family
     from evalgauge.core.keys import LocalKeys
     from evalgauge.core.series import SeriesIndex
@@ -56,6 +58,8 @@ class Found:
     """Series of each event whose key had enough history."""
     beyond: list[list[NDArray[np.intp]]]
     """By side: series of each event that lies beyond."""
+    rows: list[list[NDArray[np.intp]]]
+    """By side: places of the same events among those that were given."""
     late: int = 0
     evicted: int = 0
 
@@ -85,7 +89,7 @@ class Histories(KeyedPart):
 
     def take(self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp]) -> Found:
         """Judge events by what came before them, and add them to it; `series` (N,) of each."""
-        found = Found([], [[] for _ in SIDES])
+        found = Found([], [[] for _ in SIDES], [[] for _ in SIDES])
         for span in self.spans(rows, series):
             self._take(span, keys, found)
             if span.bound is not None and len(self._keys) > self._spec.keys:
@@ -116,12 +120,17 @@ class Histories(KeyedPart):
             newest[at[new]] = rows.times[some[new]]
             slots[which] = at
             newest[at] = np.maximum(newest[at], rows.times[some])
-            self._judge(at, rows.values[some], span.series[some], found)
+            self._judge(at, rows.values[some], span.series[some], some + span.first, found)
             self._keys.touch(at)
         keys.note(self._keys, rows.key)
 
     def _judge(
-        self, at: NDArray[np.intp], values: NDArray[np.float64], series: NDArray[np.intp], found: Found
+        self,
+        at: NDArray[np.intp],
+        values: NDArray[np.float64],
+        series: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        found: Found,
     ) -> None:
         count, mean, squares = (self._keys.column(name) for name in ("count", "mean", "squares"))
         with np.errstate(
@@ -131,8 +140,9 @@ class Histories(KeyedPart):
             enough = count[at] >= self._spec.samples
             limit = self._spec.sigma * np.sqrt(squares[at] / np.maximum(count[at] - 1, 1))
             found.judged.append(series[enough])
-            for side, beyond in zip(found.beyond, (apart > limit, apart < -limit), strict=True):
-                side.append(series[enough & beyond])
+            for side, beyond in enumerate((apart > limit, apart < -limit)):
+                found.beyond[side].append(series[enough & beyond])
+                found.rows[side].append(rows[enough & beyond])
             count[at] += 1
             mean[at] += apart / count[at]
             squares[at] += apart * (values - mean[at])
@@ -162,6 +172,7 @@ class Deviation:
         assert isinstance(spec, DeviationSpec)  # noqa: S101 - the entry point's name says so
         self._declared, self._spec = declared, spec
         self._exposed = deviation(declared.name, spec)
+        self._emitter = None if spec.emit is None else Emitter(declared, spec.emit, spec.key)
         self._tally = Tally(
             declared,
             self.version,
@@ -194,14 +205,28 @@ class Deviation:
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
         found = part.take(delta, slots.keys, series)
-        self._tally.begin(part, series)
+        overflowed = self._tally.begin(part, series, overflow)
         for judged in found.judged:
             self._tally.add(part, "judged", judged)
         for side, beyond in enumerate(found.beyond):
             for one in beyond:
                 self._tally.add(part, "beyond", one, side)
         self._tally.count(evicted=found.evicted)
-        return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, found.late + delta.early)
+        emitted = [] if self._emitter is None else self._emissions(self._emitter, delta, slots, part, found)
+        late = found.late + delta.early
+        return Merged(overflowed, delta.groups.skipped, late, emitted)
+
+    @staticmethod
+    def _emissions(
+        emitter: Emitter, delta: KeyedRows, slots: Slots, part: Histories, found: Found
+    ) -> list[Emission]:
+        emitted: list[Emission] = []
+        for name, rows, series in zip(SIDES, found.rows, found.beyond, strict=True):
+            places, of = (np.concatenate([np.empty(0, np.intp), *one]) for one in (rows, series))
+            values = [] if delta.values is None else delta.values[places].tolist()
+            own = [{"side": name, "value": value} for value in values]
+            emitted += emitter.emissions(delta, slots, part, Hits(places, of, own))
+        return emitted
 
     def families(self, generation: int, parts: Sequence[Histories]) -> Sequence[Family]:
         """What is committed."""

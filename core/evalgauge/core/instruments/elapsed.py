@@ -138,9 +138,9 @@ class Elapsed:
         series, overflow = slots.part.of_rows(delta.slots)
         outcome = Outcome(late=delta.early)
         part.take(delta, slots.keys, series, outcome)
-        self._tally.begin(part, series)
+        overflowed = self._tally.begin(part, series, overflow)
         self.count(part, outcome)
-        return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, outcome.late)
+        return Merged(overflowed, delta.groups.skipped, outcome.late)
 
     def count(self, part: OpenPairs, outcome: Outcome) -> None:
         """Add what keys of a partition have come to."""

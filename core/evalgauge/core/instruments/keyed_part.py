@@ -34,6 +34,8 @@ class Span(NamedTuple):
     """Shape (N,): how far time had come before each event."""
     bound: int | None
     """Surplus keys go after these events, at this time."""
+    first: int
+    """Place of the first of them among all that were given."""
 
 
 class KeyedPart:
@@ -47,6 +49,8 @@ class KeyedPart:
         self.tables = (self._series, keys, self._seen.table)
         self._replica = Growing((), np.int64, fill=-1)
         """Slot of the replica's table for each series."""
+        self._overflow = Growing((), np.bool_)
+        """Of each series: whether a limit of the replica's changed its labels."""
 
     def index(self) -> SeriesIndex:
         """The index of its series."""
@@ -61,16 +65,22 @@ class KeyedPart:
             last = min(len(clock), first + BOUND_EVERY - seen % BOUND_EVERY)
             seen += last - first
             then = int(max(clock[last - 1], rows.times[last - 1])) if seen % BOUND_EVERY == 0 else None
-            yield Span(rows.span(first, last), series[first:last], clock[first:last], then)
+            yield Span(rows.span(first, last), series[first:last], clock[first:last], then, first)
             first = last
         self._seen.write("events", seen)
 
     def replica_slots(self, series: NDArray[np.intp], index: SeriesIndex) -> NDArray[np.intp]:
         """Slots (n,) of `series` (n,) in the replica's `index`."""
         known = self._replica.reserve(len(self._series.index.series))
+        overflow = self._overflow.reserve(len(known))
         for one in np.unique(series[known[series] < 0]).tolist():
-            known[one], _ = index.resolve(self._series.index.series[one])
+            known[one], overflow[one] = index.resolve(self._series.index.series[one])
         return known[series].astype(np.intp)
+
+    def overflowed(self, series: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Whether a limit of the replica's changed the labels of `series` (n,), whose slots were asked for."""
+        found: NDArray[np.bool_] = self._overflow.reserve(len(self._series.index.series))[series]
+        return found
 
 
 def surplus(keys: KeyTable, most: int, until: NDArray[np.int64], held: NDArray[np.intp]) -> NDArray[np.intp]:

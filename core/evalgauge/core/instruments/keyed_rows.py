@@ -9,6 +9,7 @@ import numpy as np
 
 from evalgauge.core.clock import NEVER
 from evalgauge.core.instruments.grouping import Grouper, Groups
+from evalgauge.core.keys import key_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ class KeyedRows:
     """N events in stream order."""
 
     groups: Groups
+    ordinals: NDArray[np.int64]
+    """Places in the stream, (N,)."""
     key: NDArray[np.intp]
     """Number of each event's key (N,), in the one who reduced them; see `LocalKeys`."""
     slots: NDArray[np.intp]
@@ -45,6 +48,7 @@ class KeyedRows:
         some = slice(first, last)
         return replace(
             self,
+            ordinals=self.ordinals[some],
             key=self.key[some],
             slots=self.slots[some],
             types=self.types[some],
@@ -77,11 +81,8 @@ class Keyer:
         """`key` and `value` are fields of every event type that the metric is `on`."""
         spec = declared.spec
         self._grouper = Grouper(spec)
-        tenants = {type_: event.tenant for type_, event in declared.types.items()}
-        # Tenants have keys of their own, where every event can say whose it is.
-        own = None not in tenants.values() and not all(tenant in key for tenant in tenants.values())
-        self._tenants = tenants if own else dict.fromkeys(tenants)
-        self._key = tuple(key)
+        self._fields = key_fields(declared, key)
+        self._width = len(key)
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
         self._value = value
         self._held: list[_Some] = []
@@ -91,7 +92,8 @@ class Keyer:
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
-        keys, self._numbers = columns.keys(self._key, self._tenants[columns.type])
+        fields = self._fields[columns.type]
+        keys, self._numbers = columns.keys(fields, tenanted=len(fields) > self._width)
         usable = keys >= 0
         if self._value is not None:
             usable &= np.isfinite(columns.numbers(self._value))
@@ -129,9 +131,10 @@ class Keyer:
             values = np.concatenate([np.empty(0), *(one.values for one in held if one.values is not None)])
         if (np.diff(ordinals) < 0).any():  # the types of a batch come one after the other
             order = np.argsort(ordinals, kind="stable")
-            key, slots, types, times, clock = (column[order] for column in (key, slots, types, times, clock))
+            columns = (ordinals, key, slots, types, times, clock)
+            ordinals, key, slots, types, times, clock = (column[order] for column in columns)
             values = None if values is None else values[order]
-        return KeyedRows(groups, key, slots, types, times, clock, values, early)
+        return KeyedRows(groups, ordinals, key, slots, types, times, clock, values, early)
 
 
 def _only(some: _Some, rows: NDArray[np.bool_]) -> _Some:

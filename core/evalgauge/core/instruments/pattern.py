@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from evalgauge.core.emission import Emitter, Hits
 from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.keyed_part import KeyedPart, Span, surplus
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
+    from evalgauge.core.emission import Emission
     from evalgauge.core.families import Family
     from evalgauge.core.keys import LocalKeys
     from evalgauge.core.series import SeriesIndex
@@ -54,8 +56,8 @@ class Found:
 
     series: list[NDArray[np.intp]] = field(default_factory=list)
     """Of the event that completed each match; the partition's."""
-    times: list[NDArray[np.int64]] = field(default_factory=list)
-    """Of the same events, in microseconds."""
+    rows: list[NDArray[np.intp]] = field(default_factory=list)
+    """Places of the same events among those that were given."""
     late: int = 0
     evicted: int = 0
 
@@ -95,7 +97,7 @@ class Traces(KeyedPart):
             at = self._slots_of(keys, which, slots, times, span.clock[some])
             complete = self._matcher.take(self._keys, at, rows.types[some], times)
             found.series.append(span.series[some[complete]])
-            found.times.append(times[complete])
+            found.rows.append(some[complete] + span.first)
             self._keys.touch(at)
         keys.note(self._keys, rows.key)
 
@@ -145,6 +147,7 @@ class Pattern:
         assert isinstance(spec, PatternSpec)  # noqa: S101 - the entry point's name says so
         self._declared, self._spec = declared, spec
         self._exposed = pattern(declared.name, spec)
+        self._emitter = None if spec.emit is None else Emitter(declared, spec.emit, spec.key)
         self._tally = Tally(
             declared,
             self.version,
@@ -177,15 +180,23 @@ class Pattern:
         slots.part.resolve(delta.groups)
         series, overflow = slots.part.of_rows(delta.slots)
         found = part.take(delta, slots.keys, series)
-        self._tally.begin(part, series)
+        overflowed = self._tally.begin(part, series, overflow)
         table = self._tally.table
-        for matched, times in zip(found.series, found.times, strict=True):
+        for matched, rows in zip(found.series, found.rows, strict=True):
             self._tally.add(part, "matches", matched, 0)
             at, last = part.replica_slots(matched, table.index), table.column("last")
             last[at[last[at] == 0]] = NEVER
-            np.maximum.at(last, at, times)
+            np.maximum.at(last, at, delta.times[rows])
         self._tally.count(evicted=found.evicted)
-        return Merged(int(np.count_nonzero(overflow)), delta.groups.skipped, found.late + delta.early)
+        emitted: list[Emission] = []
+        if self._emitter is not None:
+            rows, matched = (
+                np.concatenate([np.empty(0, np.intp), *one]) for one in (found.rows, found.series)
+            )
+            own = [{"severity": self._spec.severity}] * len(rows)
+            emitted = self._emitter.emissions(delta, slots, part, Hits(rows, matched, own))
+        late = found.late + delta.early
+        return Merged(overflowed, delta.groups.skipped, late, emitted)
 
     def families(self, generation: int, parts: Sequence[Traces]) -> Sequence[Family]:
         """What is committed."""

@@ -41,9 +41,14 @@ class Tally:
         self._wide: dict[str, list[tuple[str, ...]]] = {}
         """Label values of the rows of wide columns, by family."""
 
-    def begin(self, part: KeyedPart, series: NDArray[np.intp]) -> None:
-        """Events of a partition have these `series` (n,): they are there, at zero, so that a rate sees their first."""
-        self.table.touch(part.replica_slots(np.unique(series[series >= 0]), self.table.index))
+    def begin(self, part: KeyedPart, series: NDArray[np.intp], overflow: NDArray[np.bool_]) -> int:
+        """Events of a partition have these `series` (n,): they are there, at zero, so that a rate sees their first.
+
+        Returns of how many of them a limit changed the labels: the replica's, or the partition's as in `overflow` (n,).
+        """
+        met = series >= 0
+        self.table.touch(part.replica_slots(np.unique(series[met]), self.table.index))
+        return int(np.count_nonzero(overflow[met] | part.overflowed(series[met])))
 
     def add(self, part: KeyedPart, column: str, series: NDArray[np.intp], place: int | None = None) -> None:
         """Count one for each of a partition's `series` (n,), at a place of a wide column."""

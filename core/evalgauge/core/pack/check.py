@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
+from evalgauge.core.pack.check_emit import check_internal
 from evalgauge.core.pack.check_events import check_events
 from evalgauge.core.pack.check_metrics import check_metrics
 from evalgauge.core.pack.check_queries import check_queries
@@ -69,6 +70,7 @@ def check_pack(
     check = Check(document, pack, others, elsewhere, broken)
     _check_use(check)
     check_events(check)
+    check_internal(check)
     check_metrics(check)
     check_queries(check)
     return check.problems

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
+from evalgauge.core.pack.check_emit import check_emit
 from evalgauge.core.pack.check_filters import check_filter
 from evalgauge.core.pack.check_keyed import check_keyed
 from evalgauge.core.pack.check_labels import check_labels
@@ -47,6 +48,8 @@ def check_metrics(check: Check) -> None:
                 check_keyed(check, path, name, metric)
         else:
             _check_counting(check, path, name, metric, known=known)
+        if known and PROCESS not in metric.on:
+            check_emit(check, path, name, metric)
         if known and metric.where is not None:
             check_filter(check, (*path, "where"), metric.where, metric.on)
         if known or PROCESS in metric.on:

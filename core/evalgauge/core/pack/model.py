@@ -88,6 +88,10 @@ class EventSpec(Strict):
     tenant: str | None = Field(
         default=None, description="The field that names the tenant an event belongs to."
     )
+    internal: bool = Field(
+        default=False,
+        description="Metrics with `emit` make it for others; from outside it is refused as unknown_type.",
+    )
 
 
 class Comparison(Strict):
@@ -286,6 +290,24 @@ class _Keyed(_Metric):
     )
 
 
+class EmitSpec(Strict):
+    """An internal event for each thing that a metric finds, for other metrics to count."""
+
+    event: EventType = Field(description="Its type, declared as `internal`.")
+    set: dict[Name, str] = Field(
+        default_factory=dict,
+        description="Field → its text. Others are filled by name: fields of the key, labels, what the metric says.",
+    )
+
+
+def _emit_shorthand(value: object) -> object:
+    return {"event": value} if isinstance(value, str) else value
+
+
+Emit = Annotated[EmitSpec, BeforeValidator(_emit_shorthand, json_schema_input_type=str | EmitSpec)]
+"""An `EmitSpec`, or plainly its event type."""
+
+
 class ElapsedSpec(_Keyed):
     """The time between two events of one key, what is still open, and how many met a limit."""
 
@@ -365,6 +387,7 @@ class DeviationSpec(_Keyed):
     samples: int = Field(
         default=30, ge=2, description="Values that a history needs before one is judged by it."
     )
+    emit: Emit | None = Field(default=None, description="An internal event for each value beyond.")
 
     @property
     def labelled(self) -> list[str]:
@@ -396,6 +419,7 @@ class PatternSpec(_Keyed):
         default=None, ge=1, description="Among so many events of the key, one after the other."
     )
     severity: Severity = Field(default="info", description="Label `severity` of its series.")
+    emit: Emit | None = Field(default=None, description="An internal event for each match.")
 
     @property
     def labelled(self) -> list[str]:
