@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalgauge.core.instruments import keyed_part
+from evalgauge.core.instruments import keyed_part, keyed_rows
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 PACK = pack_of("""\
@@ -119,12 +119,13 @@ def test_what_lies_beyond_is_what_the_events_say_wherever_the_stream_is_cut(
     stream: list[Told], data: st.DataObject
 ) -> None:
     """With values that are absent, events that are late, too many keys, and restarts."""
-    every = data.draw(st.integers(1, 8))
+    every, few = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([1, 2, 16]))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     restarts = data.draw(st.sets(st.integers(0, 5)))
     told = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
+        patch.setattr(keyed_rows, "FEW", few)
         bench = Lab(Path(name), packs=[PACK])
         for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
             bench.feed(b"".join(told[first:last]))

@@ -6,12 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape
 from evalgauge.core.instrument import Declared
+from evalgauge.core.instruments import keyed_rows
 from evalgauge.core.instruments.keyed_rows import Keyer, rounds
 from evalgauge.core.keys import LocalKeys
 from evalgauge.core.keytable import KeyTable
@@ -74,16 +76,21 @@ def test_events_come_in_the_order_of_the_stream_whatever_their_types(
 
 
 @settings(max_examples=100)
-@given(st.lists(st.integers(0, 6), max_size=60))
-def test_in_a_round_every_key_comes_once_and_rounds_keep_its_order(keys: list[int]) -> None:
-    """So the k-th round holds the k-th event of each key."""
-    found = [rows.tolist() for rows in rounds(np.array(keys, np.intp))]
+@given(st.lists(st.integers(0, 6), max_size=60), st.integers(1, 5))
+def test_in_a_round_every_key_comes_once_and_rounds_keep_its_order(keys: list[int], few: int) -> None:
+    """So the k-th round holds the k-th event of each key; from the first on that would be small the rest is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyed_rows, "FEW", few)
+        wide, rest = rounds(np.array(keys, np.intp))
     met: Counter[int] = Counter()
     expected: dict[int, list[int]] = {}
     for row, key in enumerate(keys):
         expected.setdefault(met[key], []).append(row)
         met[key] += 1
-    assert found == list(expected.values())
+    told = [*expected.values()]
+    most = max(sum(len(one) >= few for one in told), min(1, len(told)))
+    assert [rows.tolist() for rows in wide] == told[:most]
+    assert rest.tolist() == sorted(row for one in told[most:] for row in one)
 
 
 @settings(max_examples=200, deadline=None)

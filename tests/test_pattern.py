@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalgauge.core.instruments import keyed_part
+from evalgauge.core.instruments import keyed_part, keyed_rows
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 if TYPE_CHECKING:
@@ -155,13 +155,14 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
     form: dict[str, Any], stream: list[Told], data: st.DataObject
 ) -> None:
     """In any order, with events that are late, too many keys, and restarts."""
-    every = data.draw(st.integers(1, 12))
+    every, few = data.draw(st.integers(1, 12)), data.draw(st.sampled_from([1, 2, 16]))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
     restarts = data.draw(st.sets(st.integers(0, 4)))
     told = [one.line(number) for number, one in enumerate(stream)]
     way = pack(form)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
+        patch.setattr(keyed_rows, "FEW", few)
         bench = Lab(Path(name), packs=[way])
         for number, (first, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
             bench.feed(b"".join(told[first:end]))

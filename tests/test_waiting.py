@@ -6,9 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalgauge.core.instruments import keyed_rows, waiting
 from evalgauge.core.instruments.grouping import Groups
 from evalgauge.core.instruments.keyed_rows import KeyedRows
 from evalgauge.core.instruments.waiting import Outcome, Terms, Waiting
@@ -99,7 +101,7 @@ def expected(stream: list[Told]) -> Answer:  # noqa: C901 - one rule after the o
 def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
     """What is counted where the stream is cut, commits stand at each cut, and after some of them it starts again."""
     log: dict[tuple[PageKind, int], Page] = {}
-    waiting, clock, outcome = Waiting("m", TERMS), -(10**9), Outcome()
+    waits, clock, outcome = Waiting("m", TERMS), -(10**9), Outcome()
     texts: list[str] = []
     local = LocalKeys(texts)
     for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
@@ -118,14 +120,14 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
             None,
             0,
         )
-        waiting.take(rows, local, np.array([one.series for one in some], np.intp), before[:-1], outcome)
+        waits.take(rows, local, np.array([one.series for one in some], np.intp), before[:-1], outcome)
         clock = int(before[-1])
-        waiting.pass_time(clock, outcome)
-        log.update({(page.kind, page.number): page for page in waiting.table.pages(0.0, 0.0)})
-        waiting.table.publish()
+        waits.pass_time(clock, outcome)
+        log.update({(page.kind, page.number): page for page in waits.table.pages(0.0, 0.0)})
+        waits.table.publish()
         if number in restarts:
-            waiting = Waiting("m", TERMS)
-            waiting.table.load(log.values())
+            waits = Waiting("m", TERMS)
+            waits.table.load(log.values())
             texts = []
             local = LocalKeys(texts)
     taken: Counter[tuple[int, int]] = Counter()
@@ -136,15 +138,15 @@ def found(stream: list[Told], cuts: list[int], restarts: set[int]) -> Answer:
         for place, series in parts:
             limits.update((name, LIMITS[place], one) for one in series.tolist())
     expired = Counter(one for part in outcome.expired for one in part.tolist())
-    held = waiting.table.held()
-    open_ = held[waiting.table.column("flags")[held] == 1]
-    names = [str(key) for key in waiting.table.keys(open_)]
+    held = waits.table.held()
+    open_ = held[waits.table.column("flags")[held] == 1]
+    names = [str(key) for key in waits.table.keys(open_)]
     return (
         taken,
         limits,
         expired,
         outcome.lone,
-        dict(zip(names, waiting.table.column("begin")[open_].tolist(), strict=True)),
+        dict(zip(names, waits.table.column("begin")[open_].tolist(), strict=True)),
     )
 
 
@@ -162,7 +164,10 @@ def test_what_a_stream_comes_to_does_not_depend_on_cuts_and_restarts(
     """In any order of the events, with repeats, lone ends and ends that never come."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     restarts = data.draw(st.sets(st.integers(0, 6)))
-    assert found(stream, cuts, restarts) == expected(stream)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyed_rows, "FEW", data.draw(st.sampled_from([1, 2, 16])))
+        patch.setattr(waiting, "_MANY_ROUNDS", data.draw(st.sampled_from([0, 8])))
+        assert found(stream, cuts, restarts) == expected(stream)
 
 
 def test_an_end_that_never_comes_counts_against_every_limit() -> None:

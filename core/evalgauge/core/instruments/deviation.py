@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -107,7 +108,8 @@ class Histories(KeyedPart):
         found.late += int(np.count_nonzero(late))
         in_time = np.flatnonzero(~late)
         slots = keys.slots(self._keys, rows.key)
-        for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
+        wide, rest = rounds(rows.key[in_time])
+        for some in (in_time[turn] for turn in wide):
             which = rows.key[some]
             at = slots[which]
             old = np.flatnonzero(at >= 0)
@@ -122,7 +124,46 @@ class Histories(KeyedPart):
             newest[at] = np.maximum(newest[at], rows.times[some])
             self._judge(at, rows.values[some], span.series[some], some + span.first, found)
             self._keys.touch(at)
+        self._take_one_by_one(span, in_time[rest], slots, found)
         keys.note(self._keys, rows.key)
+
+    def _take_one_by_one(
+        self, span: Span, some: NDArray[np.intp], slots: NDArray[np.intp], found: Found
+    ) -> None:
+        """Further events (n,) of keys that have `slots` by number."""
+        rows = span.rows
+        assert rows.values is not None  # noqa: S101 - for the type checker: the metric has a value
+        names = ("count", "mean", "squares", "newest")
+        table = [self._keys.column(name) for name in names]
+        states: dict[int, list[float]] = {}
+        judged, hits = [], ([], [])  # type: tuple[list[int], tuple[list[int], list[int]]]
+        columns = (some, slots[rows.key[some]], rows.values[some], rows.times[some], span.clock[some])
+        for row, slot, value, time, clock in zip(*(column.tolist() for column in columns), strict=True):
+            state = states.get(slot)
+            if state is None:
+                state = states[slot] = [column[slot].item() for column in table]
+            count, mean, squares, newest = state
+            if newest + self._retention <= clock:
+                count, mean, squares, newest = 0, 0.0, 0.0, time
+            apart = value - mean
+            if count >= self._spec.samples:
+                judged.append(row)
+                limit = self._spec.sigma * math.sqrt(squares / (count - 1))
+                for side, beyond in zip(hits, (apart > limit, apart < -limit), strict=True):
+                    if beyond:
+                        side.append(row)
+            count += 1
+            mean += apart / count
+            squares += apart * (value - mean)
+            state[:] = count, mean, squares, max(newest, time)
+        touched = np.array([*states], np.intp)
+        for column, values in zip(table, zip(*states.values(), strict=True), strict=False):
+            column[touched] = values
+        self._keys.touch(touched)
+        found.judged.append(span.series[judged])
+        for place, told in enumerate(hits):
+            found.beyond[place].append(span.series[told])
+            found.rows[place].append(np.array(told, np.intp) + span.first)
 
     def _judge(
         self,

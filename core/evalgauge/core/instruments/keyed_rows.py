@@ -12,7 +12,7 @@ from evalgauge.core.instruments.grouping import Grouper, Groups
 from evalgauge.core.keys import key_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -149,18 +149,26 @@ def _only(some: _Some, rows: NDArray[np.bool_]) -> _Some:
     )
 
 
-def rounds(key: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """The rows (n,) that are the first of their key, then those that are the second, and so on; ascending each.
+FEW = 16
+"""Events of a round below which one after the other takes less time than all at once."""
+
+
+def rounds(key: NDArray[np.intp]) -> tuple[list[NDArray[np.intp]], NDArray[np.intp]]:
+    """The rows (n,) that are the first of their key, then those that are the second, and so on; and all the rest.
 
     In a round no key comes twice, so that what depends on the order within a key can be done for all of them at once.
-    There are as many rounds as the most frequent key has events.
+    What is left once a round would have fewer than `FEW` rows are further events of some frequent keys. Ascending each.
     """
+    if not len(key):
+        return [], key
     order = np.argsort(key, kind="stable")
     sorted_ = key[order]
     starts = np.flatnonzero(np.diff(sorted_, prepend=-1))
     rank = np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))
+    sizes = np.bincount(rank)
+    # Sizes never grow. The first is a round in any case: in it every key comes once.
+    wide = max(1, int(np.count_nonzero(sizes >= FEW)))
     by_rank = np.argsort(rank, kind="stable")
-    first = 0
-    for end in np.cumsum(np.bincount(rank)).tolist():
-        yield np.sort(order[by_rank[first:end]])
-        first = end
+    ends = np.cumsum(sizes[:wide]).tolist()
+    found = [np.sort(order[by_rank[first:end]]) for first, end in zip([0, *ends], ends, strict=False)]
+    return found, np.sort(order[by_rank[ends[-1] :]])

@@ -6,6 +6,7 @@ the key begins anew.
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -33,6 +34,18 @@ class Matcher(Protocol):
     ) -> NDArray[np.bool_]:
         """One event (n,) of each key; whether it completes the pattern (n,), so that its key begins anew."""
 
+    def state(self, keys: KeyTable, slot: int) -> list[int]:
+        """What is kept of one key, for `take_one`."""
+
+    def fresh(self) -> list[int]:
+        """The state of a key of which nothing is known."""
+
+    def keep(self, keys: KeyTable, slot: int, state: list[int]) -> None:
+        """Write a state back."""
+
+    def take_one(self, state: list[int], type_: int, time: int) -> bool:
+        """The same as `take` for one event of one key, in its `state`."""
+
 
 class Every:
     """Each event by itself."""
@@ -53,6 +66,26 @@ class Every:
         del keys, types, times
         return np.ones(len(slots), np.bool_)
 
+    @staticmethod
+    def state(keys: KeyTable, slot: int) -> list[int]:
+        """It remembers nothing."""
+        del keys, slot
+        return []
+
+    @staticmethod
+    def fresh() -> list[int]:
+        """It remembers nothing."""
+        return []
+
+    def keep(self, keys: KeyTable, slot: int, state: list[int]) -> None:
+        """It remembers nothing."""
+
+    @staticmethod
+    def take_one(state: list[int], type_: int, time: int) -> bool:
+        """Always."""
+        del state, type_, time
+        return True
+
 
 class OftenWithin:
     """So many events whose times, the newest of them, lie within a time, both ends included."""
@@ -61,7 +94,7 @@ class OftenWithin:
 
     def __init__(self, count: int, within: int) -> None:
         """`within` in microseconds."""
-        self._within = within
+        self._count, self._within = count, within
         self.columns = {"times": ((count,), np.int64)}
 
     def begin(self, keys: KeyTable, slots: NDArray[np.intp]) -> None:
@@ -79,6 +112,32 @@ class OftenWithin:
         complete: NDArray[np.bool_] = mine[:, -1] - mine[:, 0] <= self._within
         mine[complete] = NEVER
         kept[slots] = mine
+        return complete
+
+    @staticmethod
+    def state(keys: KeyTable, slot: int) -> list[int]:
+        """Times, ascending."""
+        found: list[int] = keys.column("times")[slot].tolist()
+        return found
+
+    def fresh(self) -> list[int]:
+        """No event yet."""
+        return [NEVER] * self._count
+
+    @staticmethod
+    def keep(keys: KeyTable, slot: int, state: list[int]) -> None:
+        """Write them back."""
+        keys.column("times")[slot] = state
+
+    def take_one(self, state: list[int], type_: int, time: int) -> bool:
+        """See `take`."""
+        del type_
+        if time > state[0]:
+            del state[0]
+            insort(state, time)
+        complete = state[-1] - state[0] <= self._within
+        if complete:
+            state[:] = self.fresh()
         return complete
 
 
@@ -110,6 +169,30 @@ class OftenAmong:
         kept[slots] = mine
         return complete
 
+    @staticmethod
+    def state(keys: KeyTable, slot: int) -> list[int]:
+        """One number of bits."""
+        return [int(keys.column("recent")[slot])]
+
+    @staticmethod
+    def fresh() -> list[int]:
+        """No event yet."""
+        return [0]
+
+    @staticmethod
+    def keep(keys: KeyTable, slot: int, state: list[int]) -> None:
+        """Write it back."""
+        keys.column("recent")[slot] = state[0]
+
+    def take_one(self, state: list[int], type_: int, time: int) -> bool:
+        """See `take`."""
+        del time
+        wanted = bool(self._wanted[type_])
+        mine = ((state[0] << 1) | wanted) & int(self._mask)
+        complete = wanted and mine.bit_count() >= self._count
+        state[0] = 0 if complete else mine
+        return complete
+
 
 class InOrder:
     """Types one after the other, others in between, from the first to the last within a time or a number of events."""
@@ -119,6 +202,7 @@ class InOrder:
     def __init__(self, steps: NDArray[np.intp], within: int | None, among: int | None) -> None:
         """`steps` (m,) are types; `within` in microseconds, or `among` so many events, one of them None."""
         self._steps, self._within, self._among = steps, within, among
+        self._listed: list[int] = steps.tolist()
         # Where the best way to have come so far began: the latest beginning leaves most room for what follows.
         self.columns = {"begun": ((len(steps),), np.int64), "number": ((), np.int64)}
 
@@ -147,4 +231,34 @@ class InOrder:
         )
         mine[complete] = NEVER
         begun[slots] = mine
+        return complete
+
+    @staticmethod
+    def state(keys: KeyTable, slot: int) -> list[int]:
+        """Number of events, then where each step's best way began."""
+        return [int(keys.column("number")[slot]), *keys.column("begun")[slot].tolist()]
+
+    def fresh(self) -> list[int]:
+        """No event yet."""
+        return [0, *[NEVER] * len(self._steps)]
+
+    @staticmethod
+    def keep(keys: KeyTable, slot: int, state: list[int]) -> None:
+        """Write them back."""
+        keys.column("number")[slot], keys.column("begun")[slot] = state[0], state[1:]
+
+    def take_one(self, state: list[int], type_: int, time: int) -> bool:
+        """See `take`."""
+        steps = self._listed
+        state[0] += 1
+        now = time if self._among is None else state[0]
+        room = self._within if self._among is None else self._among - 1
+        for step in range(len(steps) - 1, 0, -1):
+            if steps[step] == type_:
+                state[step + 1] = max(state[step + 1], state[step])
+        if steps[0] == type_:
+            state[1] = max(state[1], now)
+        complete = steps[-1] == type_ and state[-1] > NEVER and now - state[-1] <= (room or 0)
+        if complete:
+            state[1:] = [NEVER] * len(steps)
         return complete

@@ -92,14 +92,43 @@ class Traces(KeyedPart):
         found.late += int(np.count_nonzero(late))
         in_time = np.flatnonzero(~late)
         slots = keys.slots(self._keys, rows.key)
-        for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
+        wide, rest = rounds(rows.key[in_time])
+        for some in (in_time[turn] for turn in wide):
             which, times = rows.key[some], rows.times[some]
             at = self._slots_of(keys, which, slots, times, span.clock[some])
             complete = self._matcher.take(self._keys, at, rows.types[some], times)
             found.series.append(span.series[some[complete]])
             found.rows.append(some[complete] + span.first)
             self._keys.touch(at)
+        self._take_one_by_one(span, in_time[rest], slots, found)
         keys.note(self._keys, rows.key)
+
+    def _take_one_by_one(
+        self, span: Span, some: NDArray[np.intp], slots: NDArray[np.intp], found: Found
+    ) -> None:
+        """Further events (n,) of keys that have `slots` by number."""
+        rows, newest, matcher = span.rows, self._keys.column("newest"), self._matcher
+        states: dict[int, list[int]] = {}
+        last: dict[int, int] = {}
+        complete = []
+        columns = (some, slots[rows.key[some]], rows.types[some], rows.times[some], span.clock[some])
+        for row, slot, type_, time, clock in zip(*(column.tolist() for column in columns), strict=True):
+            state = states.get(slot)
+            if state is None:
+                state, last[slot] = matcher.state(self._keys, slot), int(newest[slot])
+            if last[slot] + self._retention <= clock:
+                state, last[slot] = matcher.fresh(), time
+            states[slot] = state
+            last[slot] = max(last[slot], time)
+            if matcher.take_one(state, type_, time):
+                complete.append(row)
+        for slot, state in states.items():
+            matcher.keep(self._keys, slot, state)
+            newest[slot] = last[slot]
+        self._keys.touch(np.array([*states], np.intp))
+        matched = np.array(complete, np.intp)
+        found.series.append(span.series[matched])
+        found.rows.append(matched + span.first)
 
     def _slots_of(
         self,

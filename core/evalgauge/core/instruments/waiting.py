@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BEGUN, ENDED = 1, 2
 _BOTH = BEGUN | ENDED
+_MANY_ROUNDS = 8
 _LONG = 1 << 61
 """Microseconds, longer than there are dates."""
 
@@ -96,7 +97,11 @@ class Waiting:
         late = rows.times + self._terms.retention <= clock
         outcome.late += int(np.count_nonzero(late))
         in_time = np.flatnonzero(~late)
-        for some in (in_time[turn] for turn in rounds(rows.key[in_time])):
+        wide, rest = rounds(rows.key[in_time])
+        if len(wide) + len(rest) > _MANY_ROUNDS:
+            in_time = self._telling(rows, slots, clock, in_time)
+            wide, rest = rounds(rows.key[in_time])
+        for some in (in_time[turn] for turn in (*wide, *rest.reshape(-1, 1))):
             which = rows.key[some]
             found = slots[which]
             old = np.flatnonzero(found >= 0)
@@ -113,6 +118,25 @@ class Waiting:
             self._settle(found[paired], decided[paired], outcome)
             self.table.touch(found)
         keys.note(self.table, rows.key)
+
+    def _telling(
+        self,
+        rows: KeyedRows,
+        slots: NDArray[np.int64],
+        clock: NDArray[np.int64],
+        some: NDArray[np.intp],
+    ) -> NDArray[np.intp]:
+        """Those of `some` (n,) that may change something: no repeats for a key that is not forgotten meanwhile."""
+        numbers, of = np.unique(rows.key[some], return_inverse=True)
+        first, latest = np.full(len(numbers), np.iinfo(np.int64).max), np.full(len(numbers), NEVER)
+        held = np.flatnonzero(slots[numbers] >= 0)
+        first[held] = self._until(slots[numbers[held]]) - self._terms.retention
+        np.minimum.at(first, of, rows.times[some])
+        np.maximum.at(latest, of, clock[some])
+        kept = (latest >= first + self._terms.retention)[of]
+        ends = rows.types[some] != self._terms.begin
+        kept[np.unique(2 * of + ends, return_index=True)[1]] = True
+        return some[kept]
 
     def _note(
         self, found: NDArray[np.intp], some: NDArray[np.intp], rows: KeyedRows, series: NDArray[np.intp]
