@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from evalgauge.core.derive import Function
     from evalgauge.core.pack.model import EventSpec, QualityRule
     from evalgauge.core.payload import Payloads
     from evalgauge.core.reading import Path
@@ -55,6 +56,10 @@ class FieldReader:
     """The value may be any JSON scalar, whatever the field's type."""
     texts: tuple[str, ...] | None = None
     """Text fields: each value is the number of one of these, `ABSENT` or None; without them it is the text."""
+    made_numbers: Callable[[Columns], NDArray[np.float64]] | None = None
+    """Number fields that are derived: values (n,), NaN where absent."""
+    made_codes: Callable[[Columns, Encoder], NDArray[np.intp]] | None = None
+    """Text fields that are derived: codes (n,) of the field's own encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ class TypeReader:
     """What decoding could not judge: shape (n,), True for events to refuse."""
     positional: bool = False
     """The id is the event's place in its partition."""
+    functions: Sequence[Function] = ()
+    """Those by which fields are derived: each may refuse an event."""
 
 
 class Columns:
@@ -108,6 +115,8 @@ class Columns:
         self._examined: dict[str, Payloads] = {}
         self._broken: dict[str, NDArray[np.bool_]] | None = None
         self._forced: dict[str, str] = {}
+        self.kept: dict[str, Any] = {}
+        """What functions came to, by derived field."""
         self._ids: list[str] | None = None
         self._body: Sequence[Any] | None = None
         self._times: NDArray[np.int64] | None = None
@@ -136,10 +145,17 @@ class Columns:
         return taken
 
     def force(self, field: str, text: str) -> None:
-        """Write `text` into a text field of every event."""
+        """Write `text` into a text field of every event, before anything is derived."""
         self._forced[field] = text
         self._codes.pop(field, None)
         self._keys.clear()
+
+    def failures(self) -> dict[int, str]:
+        """Row → why a function by which a field is derived has failed."""
+        found: dict[int, str] = {}
+        for function in self.reader.functions if self.n else ():
+            found = function.failures(self) | found
+        return found
 
     def is_number(self, field: str) -> bool:
         """True where the field holds numbers."""
@@ -152,7 +168,14 @@ class Columns:
         found = self._raw.get(field)
         if found is None:
             reader = self.reader.fields[field]
-            found = [reader.constant] * self.n if reader.path is None else self._decoded(reader.path)
+            if reader.made_numbers is not None:
+                values = self.numbers(field).tolist()
+                found = [None if math.isnan(value) else value for value in values]
+            elif reader.made_codes is not None:
+                codes, names = self.codes(field)
+                found = [names[code] for code in codes.tolist()]
+            else:
+                found = [reader.constant] * self.n if reader.path is None else self._decoded(reader.path)
             if reader.texts is not None:
                 texts = (*reader.texts, None)
                 found = [None if number is None else texts[int(number)] for number in found]
@@ -176,9 +199,11 @@ class Columns:
             reader = self.reader.fields[field]
             if field in self._forced:
                 found = np.full(self.n, encoder.code_of_text(self._forced[field]), np.intp)
-            elif reader.path is None:
+            elif reader.made_codes is not None:
+                found = reader.made_codes(self, encoder)
+            elif reader.path is None and reader.made_numbers is None:
                 found = np.full(self.n, encoder[reader.constant], np.intp)
-            elif reader.texts is not None:
+            elif reader.texts is not None and reader.path is not None:
                 numbers = _floats(self._decoded(reader.path), ABSENT).astype(np.intp)
                 found = encoder.codes_of(reader.texts, numbers)
             else:
@@ -218,6 +243,9 @@ class Columns:
         found = self._numbers.get(field)
         if found is None:
             reader = self.reader.fields[field]
+            if reader.made_numbers is not None:
+                found = self._numbers[field] = reader.made_numbers(self)
+                return found
             values = self.raw(field)
             if reader.scalar:
                 values = [value if _is_number(value) else None for value in values]

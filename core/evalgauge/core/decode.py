@@ -14,9 +14,10 @@ import numpy as np
 
 from evalgauge.core.careful import Careful, group
 from evalgauge.core.columns import ABSENT, TRACEPARENT, EnvelopeReader, FieldReader, TypeReader
+from evalgauge.core.derive import derived_fields
 from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason
-from evalgauge.core.filters import text_of
+from evalgauge.core.filters import optional_text
 from evalgauge.core.known_texts import KnownTexts, known, numbered
 from evalgauge.core.lines import has_returns, survey, too_deep
 from evalgauge.core.reading import Path
@@ -122,10 +123,7 @@ class CloudEventsShape:
         """`tenant_given`: a token names the tenant, so that the event itself need not."""
         self._types = types
         self.tenant_given = tenant_given
-        self._readers = [
-            TypeReader(name, spec, _ENVELOPE, _native_fields(spec, {}), Path("data"), _check_of(spec))
-            for name, spec in types.items()
-        ]
+        self._readers = [_reader(name, spec) for name, spec in types.items()]
         self._reader_of: dict[type, TypeReader] = {}
         """By struct: that of any event, and that of events whose texts are known. A piece has one kind of them."""
         self._knowing: list[type] = []
@@ -180,7 +178,7 @@ class CloudEventsShape:
                 (plain.type, key): tuple(one.enum) for key, one in fields.items() if one.enum is not None
             }
             own = {key: texts[plain.type, key] for key in fields if (plain.type, key) in texts}
-            readers.append(replace(plain, fields=_native_fields(plain.spec, own)))
+            readers.append(replace(plain, fields={**plain.fields, **_native_fields(plain.spec, own)}))
         decoder = self._decoder_of(readers, texts)
         self._knowing = [struct for struct in self._reader_of if struct not in before]
         return decoder
@@ -358,9 +356,12 @@ def is_number(spec: FieldSpec) -> bool:
     return spec.type in ("number", "integer")
 
 
-def optional_text(value: Any) -> str | None:
-    """Label text of a scalar; None stays absent."""
-    return None if value is None else text_of(value)
+def _reader(type_: str, spec: EventSpec) -> TypeReader:
+    derived, functions = derived_fields(spec)
+    fields = _native_fields(spec, {}) | derived
+    return TypeReader(
+        type_, spec, _ENVELOPE, fields, Path("data"), check=_check_of(spec), functions=functions
+    )
 
 
 def _native_fields(spec: EventSpec, texts: Mapping[str, tuple[str, ...]]) -> dict[str, FieldReader]:

@@ -93,3 +93,8 @@ def text_of(value: str | float | bool) -> str:  # noqa: FBT001 - a JSON value
         # A whole number looks the same whether JSON wrote 5 or 5.0; any other as short as it can be told apart.
         return str(int(value)) if value.is_integer() and abs(value) < _WHOLE else repr(value)
     return str(value)
+
+
+def optional_text(value: Any) -> str | None:
+    """Label text of a scalar; None stays absent."""
+    return None if value is None else text_of(value)

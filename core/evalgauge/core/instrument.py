@@ -15,7 +15,7 @@ import msgspec
 from evalgauge.core.pack.model import KeyedSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
@@ -153,8 +153,45 @@ def meaning(declared: Declared, version: int, table: str = "") -> str:
     }
     if isinstance(spec, KeyedSpec):
         parts |= spec.model_dump(exclude=_NO_MEANING)
+    derived = _derivations(declared)
+    parts |= {"derived": derived} if derived else {}
     parts |= {"table": table} if table else {}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
+
+
+def _derivations(declared: Declared) -> dict[str, Any]:
+    """How those fields are made, by event type, that the metric names anywhere, and those that they are made of."""
+    found: dict[str, Any] = {}
+    words: set[str] | None = None
+    for type_, event in declared.types.items():
+        if not event.derive:
+            continue
+        if words is None:
+            words = set(_texts(declared.spec.model_dump(exclude={"help"})))
+        wanted = set(words)
+        if any(label.quality for label in declared.spec.labels.values()):
+            wanted |= {rule.field for rule in event.quality.values()}
+        for name, one in reversed(event.derive.items()):  # each is made of what stands before it
+            wanted |= {*one.operands} if name in wanted else set()
+        found[type_] = {
+            name: one.model_dump(exclude={"description"}, exclude_none=True)
+            for name, one in event.derive.items()
+            if name in wanted
+        }
+    return {type_: made for type_, made in found.items() if made}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON's kinds, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def unit_of(declared: Declared) -> str:
@@ -163,6 +200,6 @@ def unit_of(declared: Declared) -> str:
         return declared.spec.unit
     value = getattr(declared.spec, "value", None)
     for event in declared.types.values():
-        if value is not None and value in event.fields:
-            return event.fields[value].unit or ""
+        if value is not None and value in event.columns:
+            return event.columns[value].unit or ""
     return ""

@@ -21,12 +21,12 @@ from evalgauge.core.decode import (
     CloudEventsShape,
     is_number,
     json_kind,
-    optional_text,
     parse_object,
 )
+from evalgauge.core.derive import derived_fields
 from evalgauge.core.errors import UNDECODABLE
 from evalgauge.core.event import Finding, Reason
-from evalgauge.core.filters import text_of
+from evalgauge.core.filters import optional_text, text_of
 from evalgauge.core.known_texts import KnownTexts, known
 from evalgauge.core.reading import Path
 from evalgauge.core.series import passing
@@ -247,17 +247,19 @@ class MappedShape:
 
     def _reader(self, type_: str, spec: EventSpec) -> TypeReader:
         rules = self._mapping.data[type_]
-        fields = {}
+        fields: dict[str, FieldReader] = {}
         for name, field in spec.fields.items():
             rule = rules.get(name)
             fields[name] = _constant_reader(field, None) if rule is None else self._field_reader(field, rule)
+        derived, functions = derived_fields(spec)
         return TypeReader(
             type_,
             spec,
             self._envelope_reader(),
-            fields,
+            fields | derived,
             check=functools.partial(_check, self, rules),
             positional=self._mapping.id.from_ is not None,
+            functions=functions,
         )
 
     def _field_reader(self, field: FieldSpec, rule: ValueMapping) -> FieldReader:

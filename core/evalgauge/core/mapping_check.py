@@ -200,6 +200,11 @@ class _Check:
         for name, rule in rules.items():
             where = (*path, name)
             spec = event.fields.get(name)
+            if name in event.derive:
+                message = f"`{name}` of `{path[1]}` is derived, and a mapping cannot write it"
+                hint = f"Map what it is made of: {', '.join(event.derive[name].operands)}."
+                self.report(where, message, hint, at_key=True)
+                continue
             if spec is None:
                 message = f"`{name}` is no field of `{path[1]}`"
                 self.report(where, message, suggest(name, event.fields), at_key=True)

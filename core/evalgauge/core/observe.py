@@ -22,6 +22,8 @@ from evalgauge.core.selfmetrics import PROCESS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from evalgauge.core.columns import TypeReader
     from evalgauge.core.families import Family
     from evalgauge.core.instrument import Instrument
@@ -110,9 +112,13 @@ class Observer:
             bad = reader.check(columns) if reader.check is not None else np.zeros(columns.n, np.bool_)
             if reader.positional:
                 columns.locate(partition, base, body)
+            failed = _failures(columns, np.flatnonzero(~bad))
             for row, (line, identity) in enumerate(zip(lines.tolist(), columns.ids(), strict=True)):
                 if bad[row]:
                     found.append((line, self._explained(reader, line, texts[line]), None))
+                elif row in failed:
+                    one = _refused(line, Reason.INSTRUMENT_ERROR, reader.type, failed[row], identity)
+                    found.append((line, one, None))
                 else:
                     found.append((line, Observation(line, "accepted", reader.type, identity), (columns, row)))
         for _, one, place in sorted(found, key=lambda entry: entry[0]):
@@ -160,6 +166,13 @@ class Observer:
                 yield from _of_family(family)
             if merged.unobserved:
                 yield Reading(declared.name, {}, None)
+
+
+def _failures(columns: Columns, rows: NDArray[np.intp]) -> dict[int, str]:
+    """Of those rows that nothing else is wrong with: row → why a function that derives a field has failed."""
+    if not columns.reader.functions:
+        return {}
+    return {int(rows[row]): detail for row, detail in columns.take(rows).failures().items()}
 
 
 def _refused(line: int, reason: Reason, type_: str, detail: str, id_: str = "") -> Observation:

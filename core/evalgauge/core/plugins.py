@@ -12,6 +12,7 @@ COLLECTORS = "evalgauge.collectors"
 EXPORTERS = "evalgauge.exporters"
 INSTRUMENTS = "evalgauge.instruments"
 COMMANDS = "evalgauge.commands"
+DERIVE = "evalgauge.derive"
 
 
 def names(group: str) -> list[str]:
@@ -28,7 +29,7 @@ def load(group: str, name: str) -> Any:
         raise ConfigError(msg)
     try:
         return found[name].load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         msg = f"{group.rpartition('.')[2].rstrip('s')} `{name}` cannot be loaded: {error}"
         raise ConfigError(msg) from error
 

@@ -254,6 +254,8 @@ class Reducer:
             keep = np.flatnonzero([line not in skip for line in columns.lines.tolist()])
             if len(keep) < columns.n:
                 columns = columns.take(keep)
+        if reader.functions:
+            columns = self._derivable(columns, delta, body)
         if reader.positional and columns.n:
             columns.locate(work.partition, work.base, body)
         return columns
@@ -271,6 +273,18 @@ class Reducer:
             type_ = finding.type if finding.type in self._plan.types else columns.type
             delta.refusals.append(Refusal(line, finding.reason, finding.detail, type_, texts[line]))
         return columns.take(np.flatnonzero(~bad))
+
+    @staticmethod
+    def _derivable(columns: Columns, delta: Delta, body: bytes) -> Columns:
+        """Those events on which no function fails that a field is derived by."""
+        failures = columns.failures()
+        if not failures:
+            return columns
+        texts = body.split(b"\n")
+        for row, detail in failures.items():
+            line = int(columns.lines[row])
+            delta.refusals.append(Refusal(line, Reason.INSTRUMENT_ERROR, detail, columns.type, texts[line]))
+        return columns.take(np.array([row for row in range(columns.n) if row not in failures], np.intp))
 
     def _claim(self, columns: Columns, reader: TypeReader, tenant: str, delta: Delta, body: bytes) -> Columns:
         field_name = str(reader.spec.tenant)

@@ -31,6 +31,7 @@ class Encoder(dict[Any, int]):
         self._translate = translate
         self._given: dict[str, int] = {}
         self._known: tuple[tuple[str, ...], NDArray[np.intp]] = ((), np.empty(0, np.intp))
+        self._from: Growing | None = None
         self.texts: list[str | None] = []
         self.characters = 0
         """Length of all values: what they cost in memory."""
@@ -57,6 +58,22 @@ class Encoder(dict[Any, int]):
                 table[number] = self[None if number < 0 else values[number]]
             codes = table[numbers]
         return codes
+
+    def codes_from(
+        self, codes: NDArray[np.intp], texts: Sequence[str | None], translate: Callable[[str], str]
+    ) -> NDArray[np.intp]:
+        """Codes (n,) of what `texts` become that another encoder, always the same one, gave `codes` (n,)."""
+        if self._from is None:
+            self._from = Growing((), np.intp, fill=-1)
+        table = self._from.reserve(len(texts))
+        found: NDArray[np.intp] = table[codes]
+        new = codes[found < 0]
+        if len(new):
+            for code in dict.fromkeys(new.tolist()):
+                text = texts[code]
+                table[code] = self[None if text is None else translate(text)]
+            found = table[codes]
+        return found
 
     def code_of_text(self, text: str) -> int:
         """The code of a label text that is no value of the field, and so is not translated."""

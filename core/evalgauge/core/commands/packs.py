@@ -9,6 +9,7 @@ import click
 
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.pack.loader import known_packs, load_pack, within_reach
+from evalgauge.core.pack.model import DERIVATIONS
 from evalgauge.core.pack.summary import summary
 
 
@@ -95,6 +96,12 @@ def _show_events(found: dict[str, Any]) -> None:
             rules += ["payload"] if one.get("payload") else []
             rows.append([field, one["type"], one.get("unit", ""), "; ".join(rules)])
         _table(["field", "type", "unit", "rules"], rows)
+        if spec["derived"]:
+            rows = [
+                [field, one["type"], one.get("unit", ""), _made(one)]
+                for field, one in spec["derived"].items()
+            ]
+            _table(["derived", "type", "unit", "made of"], rows)
         if spec["quality"]:
             rows = []
             for rule, one in spec["quality"].items():
@@ -104,6 +111,19 @@ def _show_events(found: dict[str, Any]) -> None:
             _table(["quality rule", "field", "asks"], rows)
     if found["uses"]:
         click.echo(f"\nUses events of other packs: {', '.join(found['uses'])}")
+
+
+def _made(one: dict[str, Any]) -> str:
+    """How a field is derived, in words."""
+    kind = next(key for key in DERIVATIONS if key in one)
+    given = one[kind]
+    if kind == "bucket":
+        return f"bucket of {given['field']}: {', '.join(given['names'])}"
+    if kind == "hash":
+        return f"hash of {given['field']} into {given['into']}"
+    if kind == "function":
+        return f"function {given} of {', '.join(one['fields'])}"
+    return f"{kind} of {given if kind == 'lower' else ', '.join(given)}"
 
 
 def _show_series(found: dict[str, Any]) -> None:

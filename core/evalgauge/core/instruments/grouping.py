@@ -181,7 +181,7 @@ def series_index(spec: MetricSpec, types: Sequence[EventSpec]) -> SeriesIndex:
     for name, label in spec.labels.items():
         bounded = label.field is None or (label.table is not None and label.table_default is not None)
         if label.field is not None and not bounded:
-            fields = [event.fields[label.field] for event in types if label.field in event.fields]
+            fields = [event.columns[label.field] for event in types if label.field in event.columns]
             bounded = bool(fields) and all(
                 field.enum is not None or field.type == "boolean" for field in fields
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
+from evalgauge.core.pack.check_derive import check_derive
 from evalgauge.core.pack.names import FILTER_WORDS, OTHER, PROCESS
 from evalgauge.core.units import UNITS
 
@@ -21,6 +22,8 @@ def check_events(check: Check) -> None:
     for name, event in check.pack.events.items():
         for field_name, spec in event.fields.items():
             _check_field(check, ("events", name, "fields", field_name), field_name, spec)
+        if not check.is_broken("events", name):
+            check_derive(check, ("events", name, "derive"), event)
         for rule_name, rule in event.quality.items():
             if not check.is_broken("events", name):
                 _check_rule(check, ("events", name, "quality", rule_name), rule, event)
@@ -77,9 +80,9 @@ def _check_rule(check: Check, path: Path_, rule: QualityRule, event: EventSpec) 
     name = path[-1]
     if name == OTHER:
         check.report(path, f"`{OTHER}` is reserved for values beyond a limit", at_key=True)
-    spec = event.fields.get(rule.field)
+    spec = event.columns.get(rule.field)
     if spec is None:
-        hint = suggest(rule.field, event.fields)
+        hint = suggest(rule.field, event.columns)
         check.report(
             (*path, "field"), f"quality rule `{name}`: `{rule.field}` is no field of `{path[1]}`", hint
         )

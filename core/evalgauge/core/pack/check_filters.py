@@ -32,9 +32,9 @@ def check_filter(check: Check, path: Path_, where: Filter, on: Sequence[str]) ->
     else:
         for field, comparison in where.items():
             for event in on:
-                spec = check.events[event].fields.get(field)
+                spec = check.events[event].columns.get(field)
                 if spec is None:
-                    hint = suggest(field, check.events[event].fields)
+                    hint = suggest(field, check.events[event].columns)
                     check.report(
                         (*path, field), f"filter: `{field}` is no field of `{event}`", hint, at_key=True
                     )

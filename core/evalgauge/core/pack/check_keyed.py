@@ -51,9 +51,9 @@ def _check_key(check: Check, path: Path_, name: str, metric: KeyedSpec) -> None:
         if field in metric.key[:index]:
             check.report(where, f"metric `{name}`: `{field}` stands in `key` twice")
         for event in metric.on:
-            spec = check.events[event].fields.get(field)
+            spec = check.events[event].columns.get(field)
             if spec is None:
-                fields = [one for one, found in check.events[event].fields.items() if found.type == "string"]
+                fields = [one for one, found in check.events[event].columns.items() if found.type == "string"]
                 message = f"metric `{name}`: key `{field}` is no field of `{event}`"
                 check.report(where, message, suggest(field, fields))
             elif spec.type != "string":
@@ -92,7 +92,7 @@ def _check_closed(check: Check, path: Path_, name: str, metric: ActiveSpec) -> N
 
 def _check_judged(check: Check, path: Path_, name: str, metric: DeviationSpec) -> None:
     for event in metric.on:
-        fields = check.events[event].fields
+        fields = check.events[event].columns
         spec = fields.get(metric.value)
         numbers = [one for one, found in fields.items() if found.type in {"number", "integer"}]
         if spec is None:
@@ -106,7 +106,7 @@ def _check_judged(check: Check, path: Path_, name: str, metric: DeviationSpec) -
         elif spec.payload:
             message = f"metric `{name}`: `{metric.value}` of `{event}` is payload, which no state may hold"
             check.report((*path, "value"), message)
-    specs = [check.events[event].fields.get(metric.value) for event in metric.on]
+    specs = [check.events[event].columns.get(metric.value) for event in metric.on]
     units = {spec.unit for spec in specs if spec is not None}
     if len(units) > 1:
         shown = ", ".join(sorted(map(str, units)))

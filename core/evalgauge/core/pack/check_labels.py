@@ -96,7 +96,7 @@ def _check_field(check: Check, where: Path_, label: str, spec: LabelSpec, metric
     name = str(spec.field)
     found: list[FieldSpec] = []
     for event in metric.labelled:
-        fields = check.events[event].fields
+        fields = check.events[event].columns
         if name in fields:
             found.append(fields[name])
         else:

@@ -171,7 +171,7 @@ def _check_value(check: Check, path: Path_, name: str, metric: CountingSpec) -> 
         return
     specs = []
     for event in metric.on:
-        spec = check.events[event].fields.get(metric.value)
+        spec = check.events[event].columns.get(metric.value)
         if spec is None:
             message = f"metric `{name}`: value `{metric.value}` is no field of `{event}`"
             check.report((*path, "value"), message, suggest(metric.value, _numbers(check, event)))
@@ -190,7 +190,7 @@ def _check_value(check: Check, path: Path_, name: str, metric: CountingSpec) -> 
 
 
 def _numbers(check: Check, event: str) -> list[str]:
-    return [name for name, spec in check.events[event].fields.items() if spec.type in {"number", "integer"}]
+    return [name for name, spec in check.events[event].columns.items() if spec.type in {"number", "integer"}]
 
 
 def _check_value_field(check: Check, path: Path_, metric: CountingSpec, event: str, spec: FieldSpec) -> None:
@@ -215,7 +215,15 @@ def _check_value_field(check: Check, path: Path_, metric: CountingSpec, event: s
         check.report((*path, "unit"), message, "Leave the metric's unit out: values are converted.")
     if isinstance(metric, CounterSpec) and (spec.min is None or spec.min < 0):
         message = f"metric `{name}`: a counter only grows, but `{metric.value}` of `{event}` may be negative"
-        check.report(where, message, f"Declare `min: 0` for `{metric.value}`, or make it a gauge.")
+        made = check.events[event].derive.get(str(metric.value))
+        hint = f"Declare `min: 0` for `{metric.value}`, or make it a gauge."
+        if made is not None and made.ratio is not None:
+            hint = (
+                f"Declare `min: 0` for {' and '.join(f'`{one}`' for one in made.ratio)}, or make it a gauge."
+            )
+        elif made is not None and made.function is None:
+            hint = "Make it a gauge or a histogram."
+        check.report(where, message, hint)
 
 
 def _check_gauge(check: Check, path: Path_, name: str, metric: GaugeSpec) -> None:
@@ -283,7 +291,7 @@ def _greatest(check: Check, metric: HistogramSpec) -> float | None:
     greatest: list[float] = []
     for name in metric.on:
         event = check.events.get(name)
-        spec = event.fields.get(metric.value or "") if event else None
+        spec = event.columns.get(metric.value or "") if event else None
         if event is None or spec is None:
             return None
         bounds = [

@@ -6,11 +6,14 @@ over a metric that nobody emits) is checked by `evalgauge.core.pack.check`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from evalgauge.core.units import Duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 """Lower-case identifier."""
@@ -76,11 +79,116 @@ class QualityRule(Strict):
     description: str = Field(default="", description="What the rule is for, for people.")
 
 
+class BucketSpec(Strict):
+    """Names for the ranges of a number."""
+
+    field: str = Field(description="The number.")
+    bounds: list[float] = Field(
+        min_length=1, description="Upper bounds, ascending; a number on a bound lies below it."
+    )
+    names: list[Text] = Field(description="A name for each range: one more than there are bounds.")
+
+
+class HashSpec(Strict):
+    """A number below `into` for each value, always the same one, and as many values for each."""
+
+    field: str = Field(description="Text or number, such as an id.")
+    into: int = Field(ge=2, le=1000, description="How many there are: `0` up to one less, as text.")
+
+
+Operands = Annotated[list[str], Field(min_length=2, max_length=2)]
+DERIVATIONS = ("ratio", "difference", "bucket", "hash", "lower", "function")
+
+
+class DeriveSpec(Strict):
+    """A field that is made of others: exactly one of `DERIVATIONS`. Absent where one that it needs is absent."""
+
+    ratio: Operands | None = Field(
+        default=None, description="The first number by the second; absent where that is 0."
+    )
+    difference: Operands | None = Field(default=None, description="The first number less the second.")
+    bucket: BucketSpec | None = Field(default=None, description="Text: the name of the range a number is in.")
+    hash: HashSpec | None = Field(default=None, description="Text: one of so many numbers, by a stable hash.")
+    lower: str | None = Field(default=None, description="Text: that field in lower case.")
+    function: str | None = Field(
+        default=None, description="What a Python function makes of `fields`, by its entry point's name."
+    )
+    fields: list[str] = Field(
+        default_factory=list, description="With `function`: what it is given, in order."
+    )
+    type: Literal["string", "number"] | None = Field(
+        default=None, description="With `function`: what it returns."
+    )
+    enum: list[str] | None = Field(
+        default=None, min_length=1, description="With a `function` of text: all that it may return."
+    )
+    min: float | None = Field(
+        default=None, description="With a `function` of numbers: the smallest it may return."
+    )
+    max: float | None = Field(
+        default=None, description="With a `function` of numbers: the greatest it may return."
+    )
+    unit: str | None = Field(
+        default=None, description="Unit of a number; a ratio's is `1`, a difference's that of its fields."
+    )
+    description: str = Field(default="", description="What the field says, for people.")
+
+    @property
+    def kind(self) -> str:
+        """Which of `DERIVATIONS` it is; empty where it is not exactly one."""
+        given = [key for key in DERIVATIONS if getattr(self, key) is not None]
+        return given[0] if len(given) == 1 else ""
+
+    @property
+    def operands(self) -> list[str]:
+        """The fields that it is made of."""
+        if self.bucket is not None or self.hash is not None:
+            return [one.field for one in (self.bucket, self.hash) if one is not None]
+        if self.lower is not None:
+            return [self.lower]
+        return self.ratio or self.difference or self.fields
+
+    @property
+    def is_number(self) -> bool:
+        """True where its values are numbers, else they are texts."""
+        return self.ratio is not None or self.difference is not None or self.type == "number"
+
+    def as_field(self, known: Mapping[str, FieldSpec]) -> FieldSpec:
+        """What is known of its values, from what is `known` of those that it is made of."""
+        made_of = [known.get(name) for name in self.operands]
+        specs = [spec for spec in made_of if spec is not None]
+        if self.is_number:
+            unit, least = self.unit, self.min
+            if self.ratio is not None:
+                unit = unit or "1"
+                least = (
+                    0.0
+                    if all(spec is not None and spec.min is not None and spec.min >= 0 for spec in made_of)
+                    else None
+                )
+            elif self.difference is not None:
+                unit = next((one.unit for one in specs if one.unit is not None), unit)
+            return FieldSpec(type="number", unit=unit, min=least, max=self.max)
+        texts = self.enum
+        if self.bucket is not None:
+            texts = self.bucket.names or None
+        elif self.hash is not None:
+            texts = [str(number) for number in range(self.hash.into)]
+        elif self.lower is not None and specs and specs[0].enum is not None:
+            texts = list(dict.fromkeys(text.lower() for text in specs[0].enum))
+        # A function may return None of anything.
+        always = self.function is None and bool(specs) and specs == made_of
+        return FieldSpec(type="string", required=always and all(spec.required for spec in specs), enum=texts)
+
+
 class EventSpec(Strict):
     """One event type: its fields, and the rules of its quality."""
 
     description: Text = Field(description="What it means that this event was sent.")
     fields: dict[Name, FieldSpec] = Field(min_length=1, description="Fields of the event's `data`, by name.")
+    derive: dict[Name, DeriveSpec] = Field(
+        default_factory=dict, description="Fields made of others, by name; each of what stands before it."
+    )
     quality: dict[Name, QualityRule] = Field(
         default_factory=dict,
         description="Rules whose breach makes an event invalid, by the name shown as label.",
@@ -92,6 +200,16 @@ class EventSpec(Strict):
         default=False,
         description="Metrics with `emit` make it for others; from outside it is refused as unknown_type.",
     )
+
+    @property
+    def columns(self) -> dict[str, FieldSpec]:
+        """The fields of the event's `data`, and after them those that are derived."""
+        if not self.derive:
+            return self.fields
+        known = dict(self.fields)
+        for name, one in self.derive.items():
+            known[name] = one.as_field(known)
+        return known
 
 
 class Comparison(Strict):

@@ -78,7 +78,7 @@ def unit_of(metric: MetricSpec, events: Mapping[str, EventSpec]) -> str | None:
         return metric.unit
     value = getattr(metric, "value", None)
     for event in metric.on:
-        spec = events[event].fields.get(value) if value and event in events else None
+        spec = events[event].columns.get(value) if value and event in events else None
         if spec is not None and spec.unit is not None:
             return spec.unit
     return None
@@ -120,7 +120,7 @@ def _values_in(label: LabelSpec, event: EventSpec) -> set[str] | None:
         return {"valid", "invalid"} if label.quality == "validity" else set(event.quality)
     if label.calendar is not None:
         return {*NAMES[label.calendar]}
-    spec = event.fields.get(label.field or "")
+    spec = event.columns.get(label.field or "")
     if spec is None:
         return None
     table, otherwise = label.table or {}, label.table_default

@@ -65,6 +65,13 @@ def _event(spec: EventSpec) -> dict[str, Any]:
         "fields": {
             name: one.model_dump(exclude_defaults=True, by_alias=True) for name, one in spec.fields.items()
         },
+        "derived": {
+            name: {
+                **spec.columns[name].model_dump(include={"type", "unit", "enum"}, exclude_none=True),
+                **one.model_dump(exclude_defaults=True),
+            }
+            for name, one in spec.derive.items()
+        },
         "quality": {
             name: one.model_dump(exclude_defaults=True, by_alias=True) for name, one in spec.quality.items()
         },
