@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalgauge.core.families import Family
     from evalgauge.core.pack.model import Pack
 
-WORKLOADS = ("judgment", "ahp", "qna")
+WORKLOADS = ("judgment", "ahp", "qna", "server")
 
 REQUIRED = {
     "judgment.executed": {"tenant_id", "workflow_id", "method_used", "status"},
@@ -40,6 +40,7 @@ REQUIRED = {
     "connection.opened": {"connection_id"},
     "connection.closed": {"connection_id"},
     "message.sent": set(),
+    "server.sampled": {"host"},
 }
 OPTIONAL = {
     "judgment.executed": {
@@ -66,6 +67,10 @@ OPTIONAL = {
     "connection.opened": set(),
     "connection.closed": set(),
     "message.sent": {"room", "status"},
+    "server.sampled": {
+        *("cpu", "memory", "disk"),
+        *("network_in_bytes", "network_out_bytes", "connections"),
+    },
 }
 UNBOUNDED = {"evaluation_id", "session_id", "node_id", "comparison_id", "traceparent", "left", "right"} | {
     *("question_id", "answer_id", "connection_id")
@@ -151,6 +156,10 @@ def test_quality_rules_have_the_given_limits() -> None:
         ("ahp.progress.updated", "progress"): (False, 0, 100),
         ("ahp.node.completed", "consistency_ratio"): (False, 0, None),
         ("ahp.evaluation.completed", "total_time_ms"): (False, 0, None),
+        ("server.sampled", "cpu"): (False, 0, 100),
+        ("server.sampled", "memory"): (False, 0, 100),
+        ("server.sampled", "disk"): (False, 0, 100),
+        ("server.sampled", "connections"): (False, 0, None),
     }
     value = built_in("ahp").events["ahp.comparison.submitted"].quality["value_on_scale"]
     assert value.min is not None
@@ -193,6 +202,8 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "message_errors_limit": 0.05,
         "message_errors_window": 5,
     }
+    server = {name: one.value for name, one in built_in("server").parameters.items()}
+    assert server == {"cpu_limit": 0.85, "memory_limit": 0.8, "cpu_critical": 0.9, "silence_window": 60}
 
 
 def test_alerts_have_the_given_severity_and_patience() -> None:
@@ -217,7 +228,17 @@ def test_alerts_have_the_given_severity_and_patience() -> None:
         "SlowResponse": ("warning", 0),
         "SlowUrgentResponse": ("critical", 0),
         "MessagesLost": ("warning", 300),
+        "ServerOverloaded": ("warning", 60),
+        "ServerCpuExhausted": ("critical", 60),
+        "ServerSilent": ("warning", 60),
     }
+    cooldowns = {
+        name: alert.keep_firing_for
+        for workload in WORKLOADS
+        for name, alert in built_in(workload).alerts.items()
+        if alert.keep_firing_for
+    }
+    assert cooldowns == {"ServerOverloaded": 300, "ServerCpuExhausted": 300}
 
 
 def test_an_alert_compares_with_parameters_only(pack: Pack) -> None:
@@ -295,6 +316,7 @@ def test_the_recorded_series_are_those_asked_for() -> None:
         "ahp:evaluations:rate5m",
         "ahp:consistency:avg",
         "ahp:response_time:p95",
+        *(f"host:server_{what}:live" for what in ("cpu_ratio", "memory_ratio", "disk_ratio", "connections")),
     }
 
 

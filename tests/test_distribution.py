@@ -51,7 +51,8 @@ def test_the_wheel_holds_what_the_checkout_holds(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert "evalgauge/__init__.py" not in names
     assert {name for name in names if name.endswith("/licenses/LICENSE")}
-    assert {f"evalgauge/packs/{pack}.yaml" for pack in ("ahp", "judgment", "qna", "evalgauge")} <= names
+    packs = ("ahp", "judgment", "qna", "server", "evalgauge")
+    assert {f"evalgauge/packs/{pack}.yaml" for pack in packs} <= names
 
 
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:

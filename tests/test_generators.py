@@ -18,7 +18,15 @@ from click.testing import CliRunner
 
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.pack.loader import load_pack
-from evalgauge.core.pack.model import CounterSpec, ElapsedSpec, HistogramSpec, Pack
+from evalgauge.core.pack.model import (
+    ActiveSpec,
+    CounterSpec,
+    DeviationSpec,
+    ElapsedSpec,
+    HistogramSpec,
+    Pack,
+    PatternSpec,
+)
 from evalgauge.generators import dashboards, rules
 from evalgauge.generators.generate_command import KINDS, command, generator
 from evalgauge.generators.text import grafana_duration, prometheus_duration
@@ -202,10 +210,19 @@ BURN_1H, BURN_6H, BURN_1D, BURN_3D = (
     f"JudgmentErrorBudgetBurn{window}" for window in ("1h", "6h", "1d", "3d")
 )
 INCONSISTENT, LATE, COMPLETE = "HighInconsistencyRate", "SlowResponseTime", "EvaluationComplete"
-JUDGMENT, AHP, QNA = "judgment", "ahp", "qna"
+JUDGMENT, AHP, QNA, SERVER = "judgment", "ahp", "qna", "server"
 WAITS, URGENT, LOST = "SlowResponse", "SlowUrgentResponse", "MessagesLost"
 OLDEST = 'qna_answer_oldest_open_timestamp_seconds{instance="%s",job="evalgauge",region="eu",urgency="%s"}'
 MESSAGES = 'qna_messages_total{instance="r0",job="evalgauge",room="a",status="%s"}'
+OVERLOADED, EXHAUSTED, SILENT = "ServerOverloaded", "ServerCpuExhausted", "ServerSilent"
+HOST = 'server_%s{host="a", instance="%s"}'
+
+
+def host(cpu: str, memory: str = "", reporting: str = "1x200") -> dict[str, str]:
+    """What a host said last, and whether it still reports, on one replica."""
+    all_ = {"cpu_ratio": cpu, "memory_ratio": memory, "hosts_reporting": reporting}
+    return {HOST % (name, "r0"): values for name, values in all_.items() if values}
+
 
 SCENARIOS = [
     Scenario("no invalid record was ever seen", JUDGMENT, records("0+100x80"), "20m", set()),
@@ -296,6 +313,46 @@ SCENARIOS = [
     Scenario(
         "6 % of messages lost", QNA, {MESSAGES % "ok": "0+94x80", MESSAGES % "error": "0+6x80"}, "18m", {LOST}
     ),
+    Scenario("busy, and memory short", SERVER, host("0.86x80", "0.81x80"), "15m", {OVERLOADED}),
+    Scenario("busy and short, for half a minute so far", SERVER, host("0.86x80", "0.81x80"), "30s", set()),
+    Scenario("busy, and memory at its limit", SERVER, host("0.86x80", "0.8x80"), "15m", set()),
+    Scenario("memory short, and processors at their limit", SERVER, host("0.85x80", "0.95x80"), "15m", set()),
+    Scenario("busy, and nothing is told of memory", SERVER, host("0.89x80"), "15m", set()),
+    Scenario("processors at 90 %", SERVER, host("0.9x80", "0.1x80"), "15m", set()),
+    Scenario("processors at 91 %", SERVER, host("0.91x80", "0.1x80"), "15m", {EXHAUSTED}),
+    Scenario(
+        "processors at 91 %, memory at 81 %",
+        SERVER,
+        host("0.91x80", "0.81x80"),
+        "15m",
+        {OVERLOADED, EXHAUSTED},
+    ),
+    Scenario(
+        "the greatest of two replicas counts while a host moves",
+        SERVER,
+        host("0.1x80", "0.1x80") | {HOST % ("cpu_ratio", "r1"): "0.91x80"},
+        "15m",
+        {EXHAUSTED},
+    ),
+    Scenario(
+        "within the cooldown", SERVER, host("0.91x40 0.1x80", "0.81x120"), "14m", {OVERLOADED, EXHAUSTED}
+    ),
+    Scenario("after the cooldown", SERVER, host("0.91x40 0.1x80", "0.81x120"), "17m", set()),
+    Scenario(
+        "a host fell silent at its worst: what it said last is no news",
+        SERVER,
+        host("0.99x200", "0.99x200", "1x40 0x160"),
+        "20m",
+        {SILENT},
+    ),
+    Scenario(
+        "a host was taken away more than an hour ago",
+        SERVER,
+        host("0.99x100", "0.99x100", "1x10 0x90"),
+        "75m",
+        set(),
+        "1m",
+    ),
     Scenario("mean consistency 0.14", AHP, consistency("0+14x60", "0+100x60"), "12m", set()),
     Scenario("mean consistency 0.16", AHP, consistency("0+16x60", "0+100x60"), "12m", {INCONSISTENT}),
     Scenario("0.16, for 3 minutes so far", AHP, consistency("0+16x60", "0+100x60"), "3m", set()),
@@ -341,7 +398,7 @@ SCENARIOS = [
 ]
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA, SERVER])
 def test_each_alert_fires_in_one_scenario_and_is_silent_in_another(workload: str) -> None:
     """The table below leaves out no alert of these packs, and each has near misses."""
     of_pack = [scenario for scenario in SCENARIOS if scenario.pack == workload]
@@ -351,7 +408,7 @@ def test_each_alert_fires_in_one_scenario_and_is_silent_in_another(workload: str
         assert any(alert not in scenario.firing for scenario in of_pack)
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA, SERVER])
 def test_exactly_the_alerts_fire_that_should(workload: str, promtool: Path, tmp_path: Path) -> None:
     """Real rule evaluation by promtool, over series as two replicas or one would expose them."""
     tests = []
@@ -526,6 +583,12 @@ def emitted(pack: Pack) -> set[str]:
             names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count", f"{stem}_open"}
             names |= {f"{stem}_{counter}_total" for counter in ("limits", "expired", "unmatched", "evicted")}
             names.add(f"{stem}_oldest_open_timestamp_seconds")
+        elif isinstance(metric, ActiveSpec):
+            names |= {name, f"{name}_evicted_total"}
+        elif isinstance(metric, PatternSpec):
+            names |= {f"{name}_total", f"{name}_last_match_timestamp_seconds", f"{name}_evicted_total"}
+        elif isinstance(metric, DeviationSpec):
+            names |= {f"{name}_total", f"{name}_judged_total", f"{name}_evicted_total"}
         else:
             names.add(name)
     return names

@@ -63,6 +63,33 @@ def test_a_pack_is_shown_for_people() -> None:
         assert word in result.output
 
 
+def test_what_remembers_is_shown_by_what_each_series_is() -> None:
+    """A time is a histogram, its limits are counters, what is open is a gauge; only the first has seconds."""
+    shown = json.loads(CliRunner().invoke(packs, ["show", "qna", "--json"]).output)
+    [elapsed] = [one for one in shown["metrics"] if one["type"] == "elapsed"]
+    kinds = {one["name"].removeprefix("qna_answer_"): (one["type"], one["unit"]) for one in elapsed["series"]}
+    assert kinds == {
+        "seconds_bucket": ("histogram", "seconds"),
+        "seconds_sum": ("histogram", "seconds"),
+        "seconds_count": ("histogram", ""),
+        "limits_total": ("counter", ""),
+        "expired_total": ("counter", ""),
+        "unmatched_total": ("counter", ""),
+        "evicted_total": ("counter", ""),
+        "open": ("gauge", ""),
+        "oldest_open_timestamp_seconds": ("gauge", "seconds"),
+    }
+
+
+def test_numbers_stand_in_for_parameters() -> None:
+    """In what people read; and the parameters are listed with what they decide."""
+    result = CliRunner().invoke(packs, ["show", "qna"])
+    assert "A question waits for longer than 600 s" in result.output
+    assert "${" not in result.output
+    shown = json.loads(CliRunner().invoke(packs, ["show", "qna", "--json"]).output)
+    assert [one["value"] for one in shown["parameters"] if one["name"] == "answer_limit"] == [600]
+
+
 def test_the_schema_is_printed() -> None:
     """As it is shipped."""
     assert CliRunner().invoke(schema, ["pack"]).output == schema_text("pack")

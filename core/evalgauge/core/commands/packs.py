@@ -70,6 +70,12 @@ def show(name: str, *, as_json: bool) -> None:
         click.echo(found["description"])
     _show_events(found)
     _show_series(found)
+    if found["parameters"]:
+        click.echo("\nParameters")
+        rows = [
+            [one["name"], f"{one['value']:g}", one["unit"], one["description"]] for one in found["parameters"]
+        ]
+        _table(["name", "value", "unit", "decides"], rows, right=(1,))
     if found["recording"]:
         click.echo("\nRecording rules")
         rows = [
@@ -131,11 +137,12 @@ def _show_series(found: dict[str, Any]) -> None:
     for metric in found["metrics"]:
         for series in metric["series"]:
             total += series["at_most"]
-            row = [series["name"], metric["type"], metric["unit"], _labels(series["labels"])]
+            row = [series["name"], series["type"], metric["type"], series["unit"], _labels(series["labels"])]
             rows.append([*row, f"{metric['limit']:,}", f"{series['at_most']:,}"])
     if rows:
         click.echo("\nSeries")
-        _table(["series", "type", "unit", "labels", "limit", "at most"], rows, right=(4, 5))
+        head = ["series", "type", "instrument", "unit", "labels", "limit", "at most"]
+        _table(head, rows, right=(5, 6))
         click.echo(f"Together at most {total:,}.")
 
 

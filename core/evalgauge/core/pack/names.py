@@ -58,6 +58,8 @@ class Series:
     labels: Labels
     metric: str = ""
     """The pack's name of the metric it belongs to."""
+    unit: str = ""
+    """Base unit of its value, of a bucket that of its bound; empty for a plain number."""
 
 
 _SAMPLES = {"counter": ("", "_total", "_created"), "histogram": ("", "_bucket", "_sum", "_count", "_created")}
@@ -152,14 +154,18 @@ def series_of(pack: Pack, events: Mapping[str, EventSpec]) -> dict[str, Series]:
         for family in emitted(name, metric, base_unit(metric, events)):
             labels = _labels_of(family, own)
             if family.kind == "counter":
-                found[f"{family.name}_total"] = Series(f"{family.name}_total", "counter", labels, name)
+                found[f"{family.name}_total"] = Series(
+                    f"{family.name}_total", "counter", labels, name, family.unit
+                )
             elif family.kind == "gauge":
-                found[family.name] = Series(family.name, "gauge", labels, name)
+                found[family.name] = Series(family.name, "gauge", labels, name, family.unit)
             else:
                 bounds = {"+Inf"} | {text for bound in family.bounds for text in (f"{bound:g}", repr(bound))}
                 by_bound = _with(labels, {"le": bounds})
-                found[f"{family.name}_bucket"] = Series(f"{family.name}_bucket", "bucket", by_bound, name)
-                found[f"{family.name}_sum"] = Series(f"{family.name}_sum", "sum", labels, name)
+                found[f"{family.name}_bucket"] = Series(
+                    f"{family.name}_bucket", "bucket", by_bound, name, family.unit
+                )
+                found[f"{family.name}_sum"] = Series(f"{family.name}_sum", "sum", labels, name, family.unit)
                 found[f"{family.name}_count"] = Series(f"{family.name}_count", "count", labels, name)
     return found
 

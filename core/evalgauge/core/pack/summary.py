@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalgauge.core.pack.catalogue import Catalogue
 from evalgauge.core.pack.names import OTHER, PROCESS, TARGET_LABELS, base_unit, label_values, series_of
+from evalgauge.core.pack.variables import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,19 +32,29 @@ def summary(loaded: LoadedPack, others: Sequence[Pack] = ()) -> dict[str, Any]:
         "uses": pack.use,
         "events": {name: _event(spec) for name, spec in pack.events.items()},
         "metrics": [_metric(name, metric, events, pack) for name, metric in pack.metrics.items()],
+        "parameters": [
+            {"name": name, "value": one.value, "unit": one.unit, "description": one.description}
+            for name, one in pack.parameters.items()
+        ],
         "recording": [
             {
                 "name": name,
                 "group": group,
                 "labels": None if (found := catalogue[name].labels.possible) is None else sorted(found),
                 "unit": rule.unit,
-                "description": rule.description,
+                "description": resolve(rule.description, pack),
             }
             for group, rules in pack.recording.items()
             for name, rule in rules.rules.items()
         ],
         "alerts": [
-            {"name": name, "severity": alert.severity, "for_seconds": alert.for_, "summary": alert.summary}
+            {
+                "name": name,
+                "severity": alert.severity,
+                "for_seconds": alert.for_,
+                "keep_firing_for_seconds": alert.keep_firing_for,
+                "summary": resolve(alert.summary, pack),
+            }
             for name, alert in pack.alerts.items()
         ],
     }
@@ -92,6 +103,8 @@ def _metric(name: str, metric: MetricSpec, events: Mapping[str, EventSpec], pack
         "series": [
             {
                 "name": key,
+                "type": found.kind if found.kind in {"counter", "gauge"} else "histogram",
+                "unit": found.unit,
                 "labels": _labels(found.labels.possible),
                 "at_most": _at_most(found, metric, sets),
             }
