@@ -26,7 +26,20 @@ PYTHON = VENV / "bin" / "python"
 EVALGAUGE = VENV / "bin" / "evalgauge"
 OLDEST_PIP = (25, 1)  # the first that installs dependency groups
 
-PACKS = ("--pack", "ahp", "--pack", "judgment", "--pack", "qna", "--pack", "server", "--pack", "evalgauge")
+PACKS = (
+    "--pack",
+    "ahp",
+    "--pack",
+    "judgment",
+    "--pack",
+    "qna",
+    "--pack",
+    "server",
+    "--pack",
+    "stream",
+    "--pack",
+    "evalgauge",
+)
 
 
 class Generated(NamedTuple):

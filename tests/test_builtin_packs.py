@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalgauge.core.families import Family
     from evalgauge.core.pack.model import Pack
 
-WORKLOADS = ("judgment", "ahp", "qna", "server")
+WORKLOADS = ("judgment", "ahp", "qna", "server", "stream")
 
 REQUIRED = {
     "judgment.executed": {"tenant_id", "workflow_id", "method_used", "status"},
@@ -41,6 +41,8 @@ REQUIRED = {
     "connection.closed": {"connection_id"},
     "message.sent": set(),
     "server.sampled": {"host"},
+    "stream.event.processed": {"event_type", "status"},
+    "stream.anomaly.detected": {"anomaly_type", "severity"},
 }
 OPTIONAL = {
     "judgment.executed": {
@@ -71,6 +73,8 @@ OPTIONAL = {
         *("cpu", "memory", "disk"),
         *("network_in_bytes", "network_out_bytes", "connections"),
     },
+    "stream.event.processed": {"processing_time_ms", "source", "partition"},
+    "stream.anomaly.detected": {"score", "expected", "value"},
 }
 UNBOUNDED = {"evaluation_id", "session_id", "node_id", "comparison_id", "traceparent", "left", "right"} | {
     *("question_id", "answer_id", "connection_id")
@@ -137,6 +141,13 @@ def test_payload_of_a_judgment_is_marked_and_in_no_metric() -> None:
     assert event.fields["status"].enum == ["success", "error", "timeout"]
 
 
+def test_what_a_stream_engine_says_is_of_closed_lists() -> None:
+    """How an event ended, and how bad an anomaly is."""
+    events = built_in("stream").events
+    assert events["stream.event.processed"].fields["status"].enum == ["success", "error", "filtered"]
+    assert events["stream.anomaly.detected"].fields["severity"].enum == ["low", "medium", "high", "critical"]
+
+
 def test_quality_rules_have_the_given_limits() -> None:
     """Broken, an event still counts, and counts as invalid by rule."""
     found = {
@@ -160,6 +171,7 @@ def test_quality_rules_have_the_given_limits() -> None:
         ("server.sampled", "memory"): (False, 0, 100),
         ("server.sampled", "disk"): (False, 0, 100),
         ("server.sampled", "connections"): (False, 0, None),
+        ("stream.event.processed", "processing_time_ms"): (False, 0, None),
     }
     value = built_in("ahp").events["ahp.comparison.submitted"].quality["value_on_scale"]
     assert value.min is not None
@@ -204,6 +216,13 @@ def test_parameters_hold_the_given_thresholds() -> None:
     }
     server = {name: one.value for name, one in built_in("server").parameters.items()}
     assert server == {"cpu_limit": 0.85, "memory_limit": 0.8, "cpu_critical": 0.9, "silence_window": 60}
+    stream = {name: one.value for name, one in built_in("stream").parameters.items()}
+    assert stream == {
+        "error_ratio_limit": 0.05,
+        "error_window": 5,
+        "error_min_events": 100,
+        "match_window": 5,
+    }
 
 
 def test_alerts_have_the_given_severity_and_patience() -> None:
@@ -231,6 +250,11 @@ def test_alerts_have_the_given_severity_and_patience() -> None:
         "ServerOverloaded": ("warning", 60),
         "ServerCpuExhausted": ("critical", 60),
         "ServerSilent": ("warning", 60),
+        "StreamErrors": ("warning", 300),
+        "StreamErrorBurst": ("high", 0),
+        "StreamAnomalyHigh": ("high", 0),
+        "StreamAnomalyCritical": ("critical", 0),
+        "StreamAnomalyBurst": ("medium", 0),
     }
     cooldowns = {
         name: alert.keep_firing_for

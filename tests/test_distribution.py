@@ -51,7 +51,7 @@ def test_the_wheel_holds_what_the_checkout_holds(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert "evalgauge/__init__.py" not in names
     assert {name for name in names if name.endswith("/licenses/LICENSE")}
-    packs = ("ahp", "judgment", "qna", "server", "evalgauge")
+    packs = ("ahp", "judgment", "qna", "server", "stream", "evalgauge")
     assert {f"evalgauge/packs/{pack}.yaml" for pack in packs} <= names
 
 

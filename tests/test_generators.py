@@ -210,7 +210,7 @@ BURN_1H, BURN_6H, BURN_1D, BURN_3D = (
     f"JudgmentErrorBudgetBurn{window}" for window in ("1h", "6h", "1d", "3d")
 )
 INCONSISTENT, LATE, COMPLETE = "HighInconsistencyRate", "SlowResponseTime", "EvaluationComplete"
-JUDGMENT, AHP, QNA, SERVER = "judgment", "ahp", "qna", "server"
+JUDGMENT, AHP, QNA, SERVER, STREAM = "judgment", "ahp", "qna", "server", "stream"
 WAITS, URGENT, LOST = "SlowResponse", "SlowUrgentResponse", "MessagesLost"
 OLDEST = 'qna_answer_oldest_open_timestamp_seconds{instance="%s",job="evalgauge",region="eu",urgency="%s"}'
 MESSAGES = 'qna_messages_total{instance="r0",job="evalgauge",room="a",status="%s"}'
@@ -222,6 +222,21 @@ def host(cpu: str, memory: str = "", reporting: str = "1x200") -> dict[str, str]
     """What a host said last, and whether it still reports, on one replica."""
     all_ = {"cpu_ratio": cpu, "memory_ratio": memory, "hosts_reporting": reporting}
     return {HOST % (name, "r0"): values for name, values in all_.items() if values}
+
+
+FAIL, BURST, REPEATED = "StreamErrors", "StreamErrorBurst", "StreamAnomalyBurst"
+BAD, WORST = "StreamAnomalyHigh", "StreamAnomalyCritical"
+EVENTS = 'stream_events_total{type="t", status="%s", instance="%s"}'
+
+
+def matched(pattern: str, *seconds: int) -> dict[str, str]:
+    """When a pattern was last complete, told by as many replicas."""
+    label = "source" if pattern == "error_bursts" else "type"
+    name = f"stream_{pattern}_last_match_timestamp_seconds"
+    return {
+        f'{name}{{{label}="x", severity="s", instance="r{number}"}}': f"_x40 {time}x80"
+        for number, time in enumerate(seconds)
+    }
 
 
 SCENARIOS = [
@@ -353,6 +368,63 @@ SCENARIOS = [
         set(),
         "1m",
     ),
+    Scenario(
+        "4 % fail",
+        STREAM,
+        {EVENTS % ("success", "r0"): "0+96x80", EVENTS % ("error", "r0"): "0+4x80"},
+        "15m",
+        set(),
+    ),
+    Scenario(
+        "6 % fail",
+        STREAM,
+        {EVENTS % ("success", "r0"): "0+94x80", EVENTS % ("error", "r0"): "0+6x80"},
+        "15m",
+        {FAIL},
+    ),
+    Scenario(
+        "6 % fail, for 4 minutes so far",
+        STREAM,
+        {EVENTS % ("success", "r0"): "0+94x80", EVENTS % ("error", "r0"): "0+6x80"},
+        "4m",
+        set(),
+    ),
+    Scenario(
+        "6 % fail on one replica, and none on another that does as much",
+        STREAM,
+        {
+            EVENTS % ("success", "r0"): "0+94x80",
+            EVENTS % ("error", "r0"): "0+6x80",
+            EVENTS % ("success", "r1"): "0+100x80",
+        },
+        "15m",
+        set(),
+    ),
+    Scenario(
+        "half fail, but few",
+        STREAM,
+        {EVENTS % ("success", "r0"): "0+1x80", EVENTS % ("error", "r0"): "0+1x80"},
+        "15m",
+        set(),
+    ),
+    Scenario("all are filtered", STREAM, {EVENTS % ("filtered", "r0"): "0+100x80"}, "15m", set()),
+    Scenario("a source failed just now", STREAM, matched("error_bursts", 600), "12m", {BURST}),
+    Scenario("a source failed ten minutes ago", STREAM, matched("error_bursts", 600), "20m", set()),
+    Scenario("a high anomaly just now", STREAM, matched("high_anomalies", 600), "12m", {BAD}),
+    Scenario("a high anomaly ten minutes ago", STREAM, matched("high_anomalies", 600), "20m", set()),
+    Scenario("a critical anomaly just now", STREAM, matched("critical_anomalies", 600), "12m", {WORST}),
+    Scenario(
+        "the newest of two replicas counts", STREAM, matched("critical_anomalies", 10, 600), "12m", {WORST}
+    ),
+    Scenario(
+        "a critical anomaly of last year, read just now",
+        STREAM,
+        matched("critical_anomalies", 1),
+        "12m",
+        set(),
+    ),
+    Scenario("anomalies repeat themselves", STREAM, matched("anomaly_bursts", 600), "12m", {REPEATED}),
+    Scenario("anomalies repeated themselves", STREAM, matched("anomaly_bursts", 600), "20m", set()),
     Scenario("mean consistency 0.14", AHP, consistency("0+14x60", "0+100x60"), "12m", set()),
     Scenario("mean consistency 0.16", AHP, consistency("0+16x60", "0+100x60"), "12m", {INCONSISTENT}),
     Scenario("0.16, for 3 minutes so far", AHP, consistency("0+16x60", "0+100x60"), "3m", set()),
@@ -398,7 +470,7 @@ SCENARIOS = [
 ]
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA, SERVER])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA, SERVER, STREAM])
 def test_each_alert_fires_in_one_scenario_and_is_silent_in_another(workload: str) -> None:
     """The table below leaves out no alert of these packs, and each has near misses."""
     of_pack = [scenario for scenario in SCENARIOS if scenario.pack == workload]
@@ -408,7 +480,7 @@ def test_each_alert_fires_in_one_scenario_and_is_silent_in_another(workload: str
         assert any(alert not in scenario.firing for scenario in of_pack)
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA, SERVER])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, QNA, SERVER, STREAM])
 def test_exactly_the_alerts_fire_that_should(workload: str, promtool: Path, tmp_path: Path) -> None:
     """Real rule evaluation by promtool, over series as two replicas or one would expose them."""
     tests = []
@@ -596,7 +668,7 @@ def emitted(pack: Pack) -> set[str]:
 
 def test_a_dashboard_refers_only_to_what_is_emitted(pack: Pack, board: dict[str, Any]) -> None:
     """target-promql-rule, template-label-promql-rule, and more: every name is emitted, recorded or foreign."""
-    known = emitted(pack) | {"ALERTS", "up"}
+    known = emitted(pack) | emitted(built_in("evalgauge")) | {"ALERTS", "up"}
     exprs = [target["expr"] for panel in panels_of(board) for target in panel.get("targets", [])]
     assert exprs
     for expr in exprs:

@@ -59,7 +59,7 @@ def problems(*packs: str | Path) -> list[str]:
     return [f"{one.line}: {one.message}" for one in raised.value.problems]
 
 
-@pytest.mark.parametrize("name", ["judgment", "ahp", "qna", "server", "evalgauge"])
+@pytest.mark.parametrize("name", ["judgment", "ahp", "qna", "server", "stream", "evalgauge"])
 def test_a_built_in_pack_is_had_by_its_name(name: str) -> None:
     """From the package, whether that is installed or run from its source tree."""
     loaded = load_pack(name)
