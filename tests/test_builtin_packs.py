@@ -120,7 +120,7 @@ def test_every_field_metric_and_parameter_is_described(pack: Pack) -> None:
 
 
 def test_no_id_without_bound_is_a_label(pack: Pack) -> None:
-    """Sessions, evaluations and nodes grow for ever; an evaluator is a label of one metric here, with its limit."""
+    """Sessions, evaluations and nodes grow for ever; an evaluator is a label of what is told of each, with a limit."""
     fields = {
         (name, label.field): label.limit
         for name, metric in pack.metrics.items()
@@ -129,7 +129,9 @@ def test_no_id_without_bound_is_a_label(pack: Pack) -> None:
     }
     assert not {field for _, field in fields} & UNBOUNDED
     by_evaluator = {name: limit for (name, field), limit in fields.items() if field == "evaluator_id"}
-    assert by_evaluator == ({"ahp_comparisons": 200} if pack.pack == "ahp" else {})
+    anomalies = ("ahp_rapid_submissions", "ahp_extreme_values", "ahp_inconsistent_timings")
+    told = ("ahp_comparisons", "ahp_last_seen_timestamp_seconds", *anomalies)
+    assert by_evaluator == (dict.fromkeys(told, 200) if pack.pack == "ahp" else {})
 
 
 def test_payload_of_a_judgment_is_marked_and_in_no_metric() -> None:
@@ -205,6 +207,7 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "consistency_idle_hours": 24,
         "response_time_limit": 2,
         "completion_window": 5,
+        "anomaly_window": 5,
     }
     qna = {name: one.value for name, one in built_in("qna").parameters.items()}
     assert qna == {
@@ -244,6 +247,7 @@ def test_alerts_have_the_given_severity_and_patience() -> None:
         "HighInconsistencyRate": ("warning", 300),
         "SlowResponseTime": ("critical", 600),
         "EvaluationComplete": ("info", 0),
+        "HighAnomaly": ("critical", 0),
         "SlowResponse": ("warning", 0),
         "SlowUrgentResponse": ("critical", 0),
         "MessagesLost": ("warning", 300),
@@ -312,6 +316,13 @@ def test_metrics_have_the_labels_that_the_workload_asks_for() -> None:
         "ahp_evaluation_duration_seconds": {"project"},
         "ahp_consistency_ratio": {"project"},
         "ahp_sessions_open": {"project"},
+        "ahp_evaluators_online": {"project"},
+        "ahp_last_seen_timestamp_seconds": {"project", "evaluator"},
+        "ahp_last_completion_timestamp_seconds": {"project"},
+        "ahp_activity": {"project", "weekday", "hour"},
+        "ahp_rapid_submissions": {"project", "evaluator"},
+        "ahp_extreme_values": {"project", "evaluator"},
+        "ahp_inconsistent_timings": {"project", "evaluator"},
         "ahp_records": {"project", "validity"},
         "ahp_quality_violations": {"project", "rule"},
     }
@@ -340,6 +351,7 @@ def test_the_recorded_series_are_those_asked_for() -> None:
         "ahp:evaluations:rate5m",
         "ahp:consistency:avg",
         "ahp:response_time:p95",
+        "ahp:anomalies:total",
         *(f"host:server_{what}:live" for what in ("cpu_ratio", "memory_ratio", "disk_ratio", "connections")),
     }
 

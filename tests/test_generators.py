@@ -169,6 +169,8 @@ DURATION = 'judgment_duration_seconds_%s{tenant="a", workflow="w", method="llm",
 CONSISTENCY = 'ahp_consistency_ratio_%s{project="p", instance="%s"}'
 COMPARISONS = 'ahp_comparison_duration_seconds_bucket{project="p", le="%s"}'
 COMPLETED = 'ahp_evaluations_completed_total{project="p"}'
+ENDED = 'ahp_last_completion_timestamp_seconds{project="p", instance="%s"}'
+ANOMALY = 'ahp_%s_last_match_timestamp_seconds{project="p", evaluator="e", severity="high"}'
 
 
 class Scenario(NamedTuple):
@@ -210,6 +212,7 @@ BURN_1H, BURN_6H, BURN_1D, BURN_3D = (
     f"JudgmentErrorBudgetBurn{window}" for window in ("1h", "6h", "1d", "3d")
 )
 INCONSISTENT, LATE, COMPLETE = "HighInconsistencyRate", "SlowResponseTime", "EvaluationComplete"
+ODD = "HighAnomaly"
 JUDGMENT, AHP, QNA, SERVER, STREAM = "judgment", "ahp", "qna", "server", "stream"
 WAITS, URGENT, LOST = "SlowResponse", "SlowUrgentResponse", "MessagesLost"
 OLDEST = 'qna_answer_oldest_open_timestamp_seconds{instance="%s",job="evalgauge",region="eu",urgency="%s"}'
@@ -465,8 +468,29 @@ SCENARIOS = [
         "9m",
         set(),
     ),
-    Scenario("an evaluation was completed", AHP, {COMPLETED: "4x20 5x60"}, "8m", {COMPLETE}),
-    Scenario("an evaluation was completed some time ago", AHP, {COMPLETED: "4x20 5x60"}, "12m", set()),
+    Scenario("an evaluation was completed", AHP, {ENDED % "r0": "_x20 300x60"}, "8m", {COMPLETE}),
+    Scenario("an evaluation was completed some time ago", AHP, {ENDED % "r0": "_x20 300x60"}, "12m", set()),
+    Scenario(
+        "one was completed long ago, and another one just now",
+        AHP,
+        {ENDED % "r0": "20x80", ENDED % "r1": "_x20 300x60"},
+        "8m",
+        {COMPLETE},
+    ),
+    Scenario(
+        "eleven comparisons in a minute", AHP, {ANOMALY % "rapid_submissions": "_x20 300x60"}, "8m", {ODD}
+    ),
+    Scenario(
+        "eleven in a minute, some time ago", AHP, {ANOMALY % "rapid_submissions": "_x20 300x60"}, "12m", set()
+    ),
+    Scenario("an extreme value", AHP, {ANOMALY % "extreme_values": "_x20 300x60"}, "8m", {ODD}),
+    Scenario(
+        "an extreme value of last year, read just now",
+        AHP,
+        {ANOMALY % "extreme_values": "_x20 1x60"},
+        "8m",
+        set(),
+    ),
 ]
 
 
@@ -571,8 +595,16 @@ def test_recorded_series_are_what_they_say(promtool: Path, tmp_path: Path) -> No
         COMPARISONS % "1": "0+90x40",
         COMPARISONS % "2": "0+100x40",
         COMPARISONS % "+Inf": "0+100x40",
+        'ahp_rapid_submissions_total{project="p", evaluator="e", severity="high", instance="r0"}': "2x40",
+        'ahp_rapid_submissions_total{project="p", evaluator="e", severity="high", instance="r1"}': "3x40",
+        'ahp_inconsistent_timings_total{project="p", evaluator="e", side="above"}': "4x40",
+        'ahp_inconsistent_timings_total{project="p", evaluator="e", side="below"}': "1x40",
     }
     expected = {
+        "ahp:anomalies:total": {
+            'project="p", evaluator="e", anomaly="rapid_submission"': 5,
+            'project="p", evaluator="e", anomaly="inconsistent_timing"': 5,
+        },
         "ahp:consistency:avg": {'project="p"': 0.03},
         "ahp:evaluations:rate5m": {'project="p"': 0.2},
         "ahp:response_time:p95": {'project="p"': 1.5},
@@ -799,6 +831,35 @@ def test_thresholds_of_the_cards_are_the_parameters() -> None:
     assert card["fieldConfig"]["defaults"]["thresholds"]["steps"] == [
         {"color": "green", "value": None},
         {"color": "orange", "value": 0.1},
+    ]
+
+
+def test_a_calendar_is_a_matrix_with_the_days_in_their_order() -> None:
+    """Hours go down, weekdays across from Monday; colours tell how much."""
+    [text] = dashboards.generate(built_in(AHP)).values()
+    [panel] = [one for one in json.loads(text)["panels"] if one["title"] == "Activity by weekday and hour"]
+    by_hour, matrix, order = panel["transformations"]
+    assert by_hour["id"] == "sortBy"
+    assert by_hour["options"]["sort"] == [{"field": "hour"}]
+    assert (matrix["id"], matrix["options"]["rowField"], matrix["options"]["columnField"]) == (
+        *("groupingToMatrix", "hour", "weekday"),
+    )
+    corner, *days = sorted(order["options"]["indexByName"], key=order["options"]["indexByName"].get)
+    assert corner == r"hour\weekday"
+    assert days == ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    assert panel["fieldConfig"]["defaults"]["custom"]["cellOptions"]["type"] == "color-background"
+
+
+def test_a_column_of_a_table_may_have_a_unit_of_its_own() -> None:
+    """When somebody was last seen is a date, beside numbers."""
+    [text] = dashboards.generate(built_in(AHP)).values()
+    [panel] = [one for one in json.loads(text)["panels"] if one["title"] == "Evaluators"]
+    assert panel["fieldConfig"]["defaults"]["unit"] == "short"
+    assert panel["fieldConfig"]["overrides"] == [
+        {
+            "matcher": {"id": "byName", "options": "Last seen"},
+            "properties": [{"id": "unit", "value": "dateTimeAsIso"}],
+        }
     ]
 
 

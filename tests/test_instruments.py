@@ -182,6 +182,30 @@ def test_a_gauge_shows_the_greatest_of_time_source_and_id(tmp_path: Path) -> Non
             assert bench.value("p_ratio") == 0.29
 
 
+def test_a_gauge_of_time_shows_when_the_newest_event_was(tmp_path: Path) -> None:
+    """To the microsecond, whatever the order; an event whose clock is an hour ahead is late, and makes no series."""
+    metric = {"name": "p_last_seen_timestamp_seconds", "type": "gauge", "on": ["p.seen", "p.gone"], "time": True,
+              "across": "max", "labels": {"who": "who"}}  # fmt: skip
+    plain = pack(metric)
+    with Lab(tmp_path, [plain]) as bench:
+        bench.put(
+            seen(0, who="a", time="2023-11-14T22:00:00.250000Z"),
+            seen(1, who="a", time="2023-11-14T21:00:00Z"),
+            event(2, "p.gone", who="b", time="2023-11-14T22:13:20Z"),
+            seen(3, who="b", time="2023-11-14T23:13:20Z"),
+            seen(4, who="c", time="2024-11-14T22:13:20Z"),
+        )
+        shown = family(bench)
+        assert (shown.unit, shown.series) == ("seconds", [("a",), ("b",)])
+        assert shown.values.tolist() == [NOON - 800 + 0.25, NOON]
+        assert bench.value("evalgauge_events_late", "p_last_seen_timestamp_seconds") == 2
+        assert bench.value("evalgauge_values_unobserved", "p_last_seen_timestamp_seconds") == 0
+    with Lab(tmp_path, [plain], place=10_000) as bench:
+        assert family(bench).values.tolist() == [NOON - 800 + 0.25, NOON]
+        bench.put(seen(5, who="a", time="2023-11-14T22:13:00Z"))
+        assert family(bench).values.tolist() == [NOON - 20, NOON]
+
+
 def test_equal_settings_of_what_a_limit_makes_one_series(tmp_path: Path) -> None:
     """The later place wins there too, however they are cut."""
     metric = {"name": "p_values", "type": "gauge", "on": "p.seen", "value": "plain", "across": "last",

@@ -270,6 +270,12 @@ CASES = {
         "needs either `value`",
         "",
     ),
+    "set by a time and moved": (
+        "    up: shop.opened\n",
+        "    up: shop.opened\n    time: true\n",
+        "needs either `value`",
+        "",
+    ),
     "only up": ("    down: shop.closed\n", "", "no event type moves it `down`", ""),
     "up elsewhere": (
         "    up: shop.opened\n",
@@ -524,6 +530,18 @@ CASES = {
         "the alert would always fire",
         "",
     ),
+    "matrix of lines": (
+        "          type: timeseries\n",
+        "          type: timeseries\n          matrix: {rows: kind, columns: till}\n",
+        "panel `Rate`: `matrix` is for a table with one query",
+        "",
+    ),
+    "unit of a line": (
+        'legend: "{{till}}"}',
+        'legend: "{{till}}", unit: s}',
+        "panel `Rate`: a query's `unit` is for a table, where `legend` names its column",
+        "Give the panel a unit.",
+    ),
     "no queries": (
         "          queries:\n            - {expr: 'sum",
         "          nothing:\n            - {expr: 'sum",
@@ -562,6 +580,7 @@ ELSEWHERE = {
     "foreign unused": "till_queue:",
     "neither set nor moved": "shop_shops_open:",
     "both": "shop_shops_open:",
+    "set by a time and moved": "shop_shops_open:",
     "only up": "shop_shops_open:",
     "up elsewhere": "up: shop.sold",
     "histogram of nothing": "shop_duration_seconds:",
@@ -572,6 +591,16 @@ ELSEWHERE = {
     "no queries": "          nothing:",
 }
 """Where a fault is told that is not told on the changed line: at the key that refers to the change."""
+
+
+def test_a_matrix_is_made_of_labels_that_are_there() -> None:
+    """Of a table's one query; the panel is named, and where it stands."""
+    text = SOUND.replace("type: timeseries", "type: table\n          matrix: {rows: kind, columns: day}")
+    query = next(line for line in text.splitlines() if "max by (till) (till_queue)" in line)
+    text = text.replace(query, "")
+    message = "panel `Rate`: the result has no label `day`"
+    [one] = [one for one in found(text) if message in one]
+    assert int(one.split(":")[1]) == line_of(text, "matrix: {")
 
 
 def test_all_problems_of_a_file_come_at_once_and_none_follows_from_another() -> None:

@@ -155,6 +155,7 @@ def meaning(declared: Declared, version: int, table: str = "") -> str:
         parts |= spec.model_dump(exclude=_NO_MEANING)
     derived = _derivations(declared)
     parts |= {"derived": derived} if derived else {}
+    parts |= {"time": True} if getattr(spec, "time", False) else {}
     parts |= {"table": table} if table else {}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 
@@ -198,6 +199,8 @@ def unit_of(declared: Declared) -> str:
     """The declared unit of the metric's value: its own, else that of the field in its first type; "" for counts."""
     if declared.spec.unit is not None:
         return declared.spec.unit
+    if getattr(declared.spec, "time", False):
+        return "s"
     value = getattr(declared.spec, "value", None)
     for event in declared.types.values():
         if value is not None and value in event.columns:

@@ -141,6 +141,7 @@ _PARTS = {
     "HistogramSpec": "[histogram](#histogram)",
     "IdMapping": "[id](#id)",
     "LabelSpec": "[label](#labels)",
+    "Matrix": "[matrix](#panels)",
     "Not": "[filter](#filters)",
     "Panel": "[panel](#panels)",
     "ParameterSpec": "[parameter](#parameters)",

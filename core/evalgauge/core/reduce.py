@@ -135,7 +135,10 @@ class Reducer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._timed = any(getattr(plan.kinds[metric.spec.type], "keyed", False) for metric in plan.metrics)
+        self._timed = any(
+            getattr(plan.kinds[metric.spec.type], "keyed", False) or getattr(metric.spec, "time", False)
+            for metric in plan.metrics
+        )
         self._generation = 0
         self._shapes: dict[bool, Shape] = {}
         self._encoders: dict[tuple[str, ...], Encoder] = {}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from grafanalib import core as grafana  # type: ignore[import-untyped]
 
+from evalgauge.core.calendar_time import NAMES
 from evalgauge.core.pack.variables import resolve
 
 if TYPE_CHECKING:
-    from evalgauge.core.pack.model import Pack, Panel
+    from evalgauge.core.pack.model import Matrix, Pack, Panel
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 """Grafana puts in the data source that the reader has chosen at the top of the dashboard."""
@@ -56,11 +57,13 @@ class Visual(grafana.Panel):  # type: ignore[misc] # grafanalib has no types
         kind: str,
         options: dict[str, Any],
         defaults: dict[str, Any] | None = None,
+        overrides: list[dict[str, Any]] | None = None,
         **fields: Any,
     ) -> None:
         super().__init__(**fields)
         self.kind = kind
         self.defaults = defaults or {}
+        self.overrides = overrides or []
         self.options = options
 
     def to_json_data(self) -> Any:
@@ -68,7 +71,7 @@ class Visual(grafana.Panel):  # type: ignore[misc] # grafanalib has no types
         return self.panel_json(
             {
                 "type": self.kind,
-                "fieldConfig": {"defaults": self.defaults, "overrides": []},
+                "fieldConfig": {"defaults": self.defaults, "overrides": self.overrides},
                 "options": self.options,
             }
         )
@@ -110,8 +113,13 @@ def grafana_panel(panel: Panel, pack: Pack, number: int, grid: grafana.GridPos) 
         "noValue": "no data",
         **_ends(panel),
     }
+    if panel.matrix is not None:
+        # Grafana's heatmap has time across; a calendar has not.
+        defaults["color"] = {"mode": "continuous-blues"}
+        defaults["custom"] = {"align": "center", "cellOptions": {"mode": "basic", "type": "color-background"}}
     common["transformations"] = _transformations(panel)
-    return Visual(**common, kind=panel.type, defaults=defaults, options=_options(panel))
+    units = _units_of_columns(panel)
+    return Visual(**common, kind=panel.type, defaults=defaults, overrides=units, options=_options(panel))
 
 
 def _targets(panel: Panel, pack: Pack) -> list[Query]:
@@ -192,10 +200,48 @@ def _options(panel: Panel) -> dict[str, Any]:
             return {"legend": {"displayMode": "list", "placement": "bottom"}, "combine": False}
 
 
+def _units_of_columns(panel: Panel) -> list[dict[str, Any]]:
+    """What Grafana is told of columns whose unit is their own."""
+    return [
+        {
+            "matcher": {"id": "byName", "options": query.legend},
+            "properties": [{"id": "unit", "value": query.unit}],
+        }
+        for query in panel.queries
+        if query.unit
+    ]
+
+
+def _matrix(matrix: Matrix) -> list[dict[str, Any]]:
+    """Rows in the order of their names; columns as a calendar has them, others as they come."""
+    corner = f"{matrix.rows}\\{matrix.columns}"
+    cells = {
+        "columnField": matrix.columns,
+        "rowField": matrix.rows,
+        "valueField": "Value",
+        "emptyValue": "null",
+    }
+    return [
+        {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": matrix.rows}]}},
+        {"id": "groupingToMatrix", "options": cells},
+        {
+            "id": "organize",
+            "options": {
+                "indexByName": {
+                    name: place for place, name in enumerate((corner, *NAMES.get(matrix.columns, ())))
+                },
+                "renameByName": {corner: matrix.rows},
+            },
+        },
+    ]
+
+
 def _transformations(panel: Panel) -> list[dict[str, Any]]:
     """A table's queries side by side, one row for each set of labels, columns named by the queries' legends."""
     if panel.type != "table":
         return []
+    if panel.matrix is not None:
+        return _matrix(panel.matrix)
     several = len(panel.queries) > 1
     names = {
         f"Value #{_ref(index)}" if several else "Value": query.legend

@@ -1,4 +1,4 @@
-"""Gauge: a value that is set by the newest event, or moved up and down by event types, by label set."""
+"""Gauge: a value that the newest event sets, by a field or its time, or that event types move; by label set."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from evalgauge.core.columns import Columns
     from evalgauge.core.instruments.grouping import Rows
     from evalgauge.core.series import SeriesIndex
+
+
+_SECOND = 1_000_000
 
 
 class Setting(NamedTuple):
@@ -58,7 +61,7 @@ class ReducingGauge:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
-        self._value = spec.value
+        self._value, self._time = spec.value, spec.time
         self._step = dict.fromkeys(spec.up, 1) | dict.fromkeys(spec.down, -1)
         self._grouper = Grouper(spec)
         self._counts = Growing((), np.int64)
@@ -68,15 +71,21 @@ class ReducingGauge:
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
         usable = None if self._value is None else np.isfinite(columns.numbers(self._value))
+        if self._time:
+            # One clock that is ahead must not be the newest for as long as it is ahead.
+            usable = columns.times() <= columns.latest
         for group in self._grouper.rows(columns, usable):
             np.add.at(self._counts.reserve(group.size), group.slots, 1)
-            if self._value is None:
+            if self._time or self._value is not None:
+                self._set(columns, group)
+            else:
                 np.add.at(self._net.reserve(group.size), group.slots, self._step[columns.type])
-            elif len(group.slots):
-                self._set(columns, group, group.of(columns.numbers(self._value)))
 
-    def _set(self, columns: Columns, group: Rows, values: NDArray[np.float64]) -> None:
+    def _set(self, columns: Columns, group: Rows) -> None:
+        if not len(group.slots):
+            return
         times = group.of(columns.times())
+        values = times / _SECOND if self._value is None else group.of(columns.numbers(self._value))
         series, member = np.unique(group.slots, return_inverse=True)
         newest = np.full(len(series), np.iinfo(np.int64).min)
         np.maximum.at(newest, member, times)
@@ -147,7 +156,7 @@ class Gauge:
         self._spec = declared.spec
         self._unit = UNITS[unit_of(declared) or "1"]
         self._net: Table | None = None
-        if self._spec.value is None:
+        if not self._spec.is_set:
             self._net = Table(meaning(declared, self.version), self._index(), {"net": ((), np.int64)})
         self.tables = () if self._net is None else (self._net,)
 
@@ -178,7 +187,9 @@ class Gauge:
         elif self._net is not None:
             np.add.at(self._net.column("net"), places, delta.net)
             self._net.touch(places)
-        return Merged(int(delta.counts[overflow].sum()), delta.groups.skipped)
+        skipped = delta.groups.skipped
+        unobserved, late = (0, skipped) if self._spec.time else (skipped, 0)
+        return Merged(int(delta.counts[overflow].sum()), unobserved, late)
 
     def families(self, generation: int, parts: Sequence[Settings] = ()) -> Sequence[Family]:
         """The committed values; of partitions that have the same series the greatest setting's."""

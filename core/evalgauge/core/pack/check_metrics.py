@@ -134,7 +134,7 @@ def _place(metric: MetricSpec, index: int) -> Path_:
 
 def _check_process(check: Check, path: Path_, name: str, metric: CountingSpec) -> None:
     """A metric of the process has its value from the program: only its shape is declared."""
-    for key in ("where", "value", "up", "down"):
+    for key in ("where", "value", "time", "up", "down"):
         if getattr(metric, key, None):
             check.report(
                 (*path, key), f"metric `{name}`: `{key}` has no meaning with `on: {PROCESS}`", at_key=True
@@ -228,9 +228,11 @@ def _check_value_field(check: Check, path: Path_, metric: CountingSpec, event: s
 
 def _check_gauge(check: Check, path: Path_, name: str, metric: GaugeSpec) -> None:
     moved = {*metric.up, *metric.down}
-    if (metric.value is None) == (not moved) and not check.is_broken(*path):
+    ways = [metric.value is not None, metric.time, bool(moved)]
+    if sum(ways) != 1 and not check.is_broken(*path):
         message = (
-            f"metric `{name}` needs either `value` (set by a field) or `up` and `down` (moved by event types)"
+            f"metric `{name}` needs either `value` (set by a field), `time` (set by when events were)"
+            " or `up` and `down` (moved by event types)"
         )
         check.report(path, message, at_key=True)
     if moved:

@@ -14,7 +14,7 @@ from evalgauge.core.pack.variables import GRAFANA, braced_in, names_in, resolve,
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import AlertSpec, DashboardSpec, Panel
+    from evalgauge.core.pack.model import AlertSpec, DashboardSpec, Panel, Query
 
 _LABEL_IN_TEMPLATE = re.compile(r"\$labels\.([A-Za-z_]\w*)")
 _LABEL_IN_LEGEND = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
@@ -160,7 +160,10 @@ class _Queries:
         if panel.type != "alerts" and not panel.queries:
             self._check.report(path, f"panel `{panel.title}` has no queries", "Give `queries`.", at_key=True)
         for index, query in enumerate(panel.queries):
-            self._query((*path, "queries", index), panel.title, query.expr, query.legend, dashboard)
+            self._query((*path, "queries", index), panel, query, dashboard)
+        if panel.matrix is not None and (panel.type != "table" or len(panel.queries) != 1):
+            message = f"panel `{panel.title}`: `matrix` is for a table with one query"
+            self._check.report((*path, "matrix"), message, at_key=True)
         last = float("-inf")
         for index, threshold in enumerate(panel.thresholds):
             where = (*path, "thresholds", index, "from")
@@ -183,8 +186,11 @@ class _Queries:
                 )
             last = value
 
-    def _query(self, path: Path_, title: str, expr: str, legend: str, dashboard: DashboardSpec) -> None:
-        where = (*path, "expr")
+    def _query(self, path: Path_, panel: Panel, query_: Query, dashboard: DashboardSpec) -> None:
+        where, title, expr = (*path, "expr"), panel.title, query_.expr
+        if query_.unit and (panel.type != "table" or not query_.legend):
+            message = f"panel `{title}`: a query's `unit` is for a table, where `legend` names its column"
+            self._check.report((*path, "unit"), message, "Give the panel a unit.", at_key=True)
         self._used |= {*braced_in(expr)}
         multi = {name: variable.multi for name, variable in dashboard.variables.items()}
         query, faults = stood_in(resolve(expr, self._pack), multi)
@@ -196,7 +202,14 @@ class _Queries:
             return
         reading = self._read(where, title, query, multi)
         possible = reading.labels.possible
-        for label in dict.fromkeys(_LABEL_IN_LEGEND.findall(legend)):
+        shown = [] if panel.matrix is None else [panel.matrix.rows, panel.matrix.columns]
+        for label in shown:
+            if possible is not None and label not in possible and not reading.faults:
+                message = f"panel `{title}`: the result has no label `{label}`"
+                self._check.report(
+                    (*path[:-2], "matrix"), message, suggest(label, possible - TARGET_LABELS), at_key=True
+                )
+        for label in dict.fromkeys(_LABEL_IN_LEGEND.findall(query_.legend)):
             if possible is not None and label not in possible and not reading.faults:
                 message = f"panel `{title}`: the result has no label `{label}`"
                 hint = suggest(label, possible - TARGET_LABELS) or "It has no labels at all."

@@ -366,10 +366,14 @@ class CounterSpec(_Counting):
 
 
 class GaugeSpec(_Counting):
-    """A value that goes both ways: set by a field, or moved up and down by event types."""
+    """A value that goes both ways: set by a field or by when events were, or moved up and down by event types."""
 
     type: Literal["gauge"] = Field(description="Goes both ways.")
     value: str | None = Field(default=None, description="Field whose newest value (by event time) is shown.")
+    time: bool = Field(
+        default=False,
+        description="Show when the newest event was, in seconds since 1970, in place of a field.",
+    )
     up: OneOrMany = Field(default_factory=list, description="Event types that add one.")
     down: OneOrMany = Field(default_factory=list, description="Event types that take one away.")
     across: Literal["sum", "max", "min", "last"] = Field(description="How replicas' values become one.")
@@ -377,6 +381,11 @@ class GaugeSpec(_Counting):
         default=False,
         description="For `on: process` only: the value is always 1, the labels tell, and the name ends in `_info`.",
     )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the newest event sets it, so that it is not moved."""
+        return self.time or self.value is not None
 
 
 class HistogramSpec(_Counting):
@@ -613,7 +622,11 @@ class Query(Strict):
     """One PromQL query of a panel."""
 
     expr: Text = Field(description="PromQL; `$variable` is a variable of the dashboard.")
-    legend: str = Field(default="", description="Name of each line; `{{label}}` is its label.")
+    legend: str = Field(
+        default="",
+        description="Name of each line; `{{label}}` is its label. Of a table, the column's heading.",
+    )
+    unit: str = Field(default="", description="Unit of its column in a table, where it is not the panel's.")
 
 
 Color = Literal["green", "yellow", "orange", "red", "blue", "purple"]
@@ -626,6 +639,13 @@ class Threshold(Strict):
     color: Color = Field(description="The colour.")
 
     model_config = ConfigDict(populate_by_name=True)
+
+
+class Matrix(Strict):
+    """Two labels of a table's only query, one down and one across, and a colour for each value."""
+
+    rows: LabelName = Field(description="The label whose values go down.")
+    columns: LabelName = Field(description="The label whose values go across.")
 
 
 class Panel(Strict):
@@ -647,6 +667,9 @@ class Panel(Strict):
     )
     base_color: Color = Field(default="green", description="Colour under the first threshold.")
     stack: bool = Field(default=False, description="Lines are stacked.")
+    matrix: Matrix | None = Field(
+        default=None, description="Of a table with one query: its values by two labels, coloured."
+    )
     min: float | None = Field(default=None, description="Lower end of the axis.")
     max: float | None = Field(default=None, description="Upper end of the axis.")
 

@@ -78,6 +78,8 @@ def unit_of(metric: MetricSpec, events: Mapping[str, EventSpec]) -> str | None:
     """The unit of a metric's value as declared by its field or itself: a key of `UNITS`, or None for a count."""
     if metric.unit is not None:
         return metric.unit
+    if getattr(metric, "time", False):
+        return "s"
     value = getattr(metric, "value", None)
     for event in metric.on:
         spec = events[event].columns.get(value) if value and event in events else None
