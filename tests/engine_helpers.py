@@ -18,6 +18,7 @@ from evalgauge.core.instruments.elapsed import Elapsed
 from evalgauge.core.instruments.gauge import Gauge
 from evalgauge.core.instruments.histogram import Histogram
 from evalgauge.core.instruments.pattern import Pattern
+from evalgauge.core.instruments.progress import Progress
 from evalgauge.core.mapping_check import checked_mapping
 from evalgauge.core.pack.check import check_pack
 from evalgauge.core.pack.loader import examined_pack, load_pack
@@ -44,6 +45,7 @@ KINDS: dict[str, type[Instrument]] = {
     "active": Active,
     "deviation": Deviation,
     "pattern": Pattern,
+    "progress": Progress,
 }
 NOON = 1_700_000_000.0
 """When everything happens, unless a test moves the clock."""

@@ -66,7 +66,7 @@ def test_events_come_in_the_order_of_the_stream_whatever_their_types(
         if delta is None:
             continue
         labels += [one[0] for one in delta.groups.new]
-        keys += delta.groups.keys
+        keys += delta.groups.keys[0]
         skipped += delta.groups.skipped
         columns = (delta.types, delta.key, delta.times // 60_000_000 % 60, delta.slots)
         for type_, key, minute, slot in zip(*(column.tolist() for column in columns), strict=True):

@@ -48,6 +48,8 @@ class Hits(NamedTuple):
     """Shape (n,): of which series of the partition."""
     own: Sequence[Mapping[str, object]]
     """What the metric itself says of each; it tells apart what one event gives several of."""
+    times: NDArray[np.int64] | None = None
+    """Shape (n,), where it is not the event's own time."""
 
 
 class Emitter:
@@ -64,6 +66,7 @@ class Emitter:
         labels = part.index().series
         columns = (delta.ordinals, np.maximum(delta.clock, part.clock.now), delta.times)
         ordinals, clocks, times = (column[hits.rows].tolist() for column in columns)
+        times = times if hits.times is None else hits.times.tolist()
         keys, series = slots.keys.texts(delta.key[hits.rows]), hits.series.tolist()
         return [
             Emission(ordinal, clock, self._event(key, labels[slot], time, own))

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from evalgauge.core.pack.model import KeyedSpec
+from evalgauge.core.pack.model import KeyedSpec, ProgressSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from evalgauge.core.clock import Clock
     from evalgauge.core.columns import Columns
     from evalgauge.core.emission import Emission
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import Slots
-    from evalgauge.core.pack.model import EventSpec, MetricSpec
+    from evalgauge.core.pack.model import EventSpec, LabelSpec, MetricSpec
     from evalgauge.core.series import SeriesIndex
     from evalgauge.core.table import StateTable
 
@@ -116,7 +116,19 @@ class Instrument(Protocol):
         """
 
 
-_NO_MEANING = {"help", "labels", "where", "limit", "keys", "ttl", "lateness", "severity", "emit"}
+_NO_MEANING = {
+    "help",
+    "labels",
+    "where",
+    "limit",
+    "keys",
+    "ttl",
+    "lateness",
+    "severity",
+    "emit",
+    "milestone_keys",
+    "by",
+}
 """What of a keyed metric may change without its state meaning something else, or is told in another way."""
 
 
@@ -127,10 +139,7 @@ def meaning(declared: Declared, version: int, table: str = "") -> str:
     """
     spec = declared.spec
     value = getattr(spec, "value", None)
-    labels = [
-        (name, label.model_dump(exclude={"limit"}, exclude_defaults=True))
-        for name, label in spec.labels.items()
-    ]
+    labels = _told(spec.labels)
     rules = {
         type_: {name: rule.model_dump(exclude={"description"}) for name, rule in event.quality.items()}
         for type_, event in declared.types.items()
@@ -156,6 +165,8 @@ def meaning(declared: Declared, version: int, table: str = "") -> str:
     derived = _derivations(declared)
     parts |= {"derived": derived} if derived else {}
     parts |= {"time": True} if getattr(spec, "time", False) else {}
+    if isinstance(spec, ProgressSpec):
+        parts["by"] = _told(spec.by)
     parts |= {"table": table} if table else {}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 
@@ -193,6 +204,12 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for one in value:
             yield from _texts(one)
+
+
+def _told(labels: Mapping[str, LabelSpec]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (name, label.model_dump(exclude={"limit"}, exclude_defaults=True)) for name, label in labels.items()
+    ]
 
 
 def unit_of(declared: Declared) -> str:

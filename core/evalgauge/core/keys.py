@@ -104,6 +104,15 @@ class LocalKeys:
         self.note(table, unknown)
         return slots
 
+    def given(self, table: KeyTable, keys: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """By number: the slot of each of `keys` (n,), a new one of zeros where the table did not hold it; and those."""
+        slots = self.slots(table, keys)
+        new = np.unique(keys[slots[keys] < 0])
+        if len(new):
+            slots[new] = table.give(self.texts(new))
+            self.note(table, new)
+        return slots, new
+
     def note(self, table: KeyTable, keys: NDArray[np.intp]) -> None:
         """The slots of these `keys` (n,) are as the table has them now."""
         slots = self._slots.data[keys]

@@ -146,6 +146,7 @@ _PARTS = {
     "Panel": "[panel](#panels)",
     "ParameterSpec": "[parameter](#parameters)",
     "PatternSpec": "[pattern](#pattern)",
+    "ProgressSpec": "[progress](#progress)",
     "QualityRule": "[quality rule](#quality-rules)",
     "Query": "[query](#panels)",
     "RecordingGroup": "[group](#recording-rules)",

@@ -150,7 +150,7 @@ class ReducerSlots:
         self.generation = generation
         self._announced = [LocalSlots(instrument.index()) for instrument in instruments]
         self._partitions = partitions
-        self._keys: list[list[str]] = [[] for _ in instruments]
+        self._keys: list[list[list[str]]] = [[] for _ in instruments]
         self._replica = [
             Slots(one, None, keys) for one, keys in zip(self._announced, self._keys, strict=True)
         ]

@@ -89,10 +89,7 @@ class Seen(KeyedPart):
         self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp], some: NDArray[np.intp]
     ) -> None:
         mine = rows.key[some]
-        slots = keys.slots(self._keys, mine)
-        new = np.unique(mine[slots[mine] < 0])
-        slots[new] = self._keys.give(keys.texts(new))
-        keys.note(self._keys, new)
+        slots, new = keys.given(self._keys, mine)
         seen, closed = self._keys.column("seen"), self._keys.column("closed")
         seen[slots[new]] = closed[slots[new]] = _NEVER
         of = slots[mine]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,8 +41,8 @@ class Groups:
     """Label values of the local slots that follow those announced so far."""
     skipped: int
     """Events that passed the filter but had no usable value."""
-    keys: list[str] = field(default_factory=list)
-    """Keys of the numbers that follow those announced so far; for those metrics that go by key."""
+    keys: Sequence[list[str]] = ()
+    """Keys of the numbers that follow those announced so far; metrics that go by several have a list for each."""
 
 
 class Rows(NamedTuple):
@@ -125,7 +125,7 @@ class Grouper:
         self._size += len(births)
         for row in births:
             values = (
-                _label_text(label, names[column[row]])
+                label_text(label, names[column[row]])
                 for label, names, column in zip(self._labels, texts, codes, strict=False)
             )
             self._new.append(tuple(values))
@@ -167,7 +167,8 @@ class Grouper:
         return Groups(slots, places, new, skipped) if len(slots) or new or skipped else None
 
 
-def _label_text(label: LabelSpec, text: str | None) -> str:
+def label_text(label: LabelSpec, text: str | None) -> str:
+    """What a label shows for the text of its field, None where it is absent."""
     if text is None:
         return label.default
     if label.table is not None:
@@ -247,20 +248,37 @@ class LocalSlots:
 class Slots:
     """What the local slots and numbers of one metric in one reducer are, for one partition's events."""
 
-    def __init__(self, announced: LocalSlots, part: SeriesIndex | None, keys: list[str]) -> None:
+    def __init__(self, announced: LocalSlots, part: SeriesIndex | None, keys: list[list[str]]) -> None:
         """`announced` are those of the replica, `part` the index of what is kept of the partition.
 
-        `keys` are those of all partitions.
+        `keys` are those announced for any partition.
         """
         self.replica = announced
         self._part = None if part is None else announced.beside(part)
         self._announced_keys = keys
-        self.keys = LocalKeys(keys)
+        self._keys: list[LocalKeys] = []
 
     def announce(self, groups: Groups) -> None:
         """Label sets and keys of the local slots and numbers that come next."""
         self.replica.announce(groups.new)
-        self._announced_keys += groups.keys
+        for place, keys in enumerate(groups.keys):
+            self._numbered(place).extend(keys)
+
+    def _numbered(self, place: int) -> list[str]:
+        while len(self._announced_keys) <= place:
+            self._announced_keys.append([])
+        return self._announced_keys[place]
+
+    @property
+    def keys(self) -> LocalKeys:
+        """The metric's keys."""
+        return self.keys_of(0)
+
+    def keys_of(self, place: int) -> LocalKeys:
+        """Those of one of several things that the metric goes by."""
+        while len(self._keys) <= place:
+            self._keys.append(LocalKeys(self._numbered(len(self._keys))))
+        return self._keys[place]
 
     @property
     def part(self) -> LocalSlots:

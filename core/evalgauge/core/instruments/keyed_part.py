@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evalgauge.core.instruments.keyed_rows import KeyedRows
     from evalgauge.core.keytable import KeyTable
     from evalgauge.core.series import SeriesIndex
+    from evalgauge.core.table import StateTable
 
 BOUND_EVERY = 1 << 16
 """Events of the metric in a partition after which surplus keys go: at places that do not depend on commits."""
@@ -46,7 +47,7 @@ class KeyedPart:
         self.clock = clock
         self._series = Table(hashes[0], index, {})
         self._seen = Row(hashes[1], {"events": np.int64})
-        self.tables = (self._series, keys, self._seen.table)
+        self.tables: tuple[StateTable, ...] = (self._series, keys, self._seen.table)
         self._replica = Growing((), np.int64, fill=-1)
         """Slot of the replica's table for each series."""
         self._overflow = Growing((), np.bool_)

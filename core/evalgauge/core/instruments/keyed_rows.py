@@ -70,6 +70,28 @@ class _Some(NamedTuple):
     values: NDArray[np.float64] | None
 
 
+class KeysOf:
+    """The keys of one metric's events, and which of them its owner knows."""
+
+    def __init__(self, declared: Declared, key: Sequence[str]) -> None:
+        """`key` are fields of every event type that is asked for."""
+        self._fields, self._width = key_fields(declared, key), len(key)
+        self._known: KeyNumbers | None = None
+        self._announced = 0
+
+    def numbers(self, columns: Columns) -> NDArray[np.intp]:
+        """The numbers (n,) of a batch's keys, `NO_KEY` where there is none."""
+        fields = self._fields[columns.type]
+        found, self._known = columns.keys(fields, tenanted=len(fields) > self._width)
+        return found
+
+    def announce(self) -> list[str]:
+        """The keys of the numbers that follow those told before."""
+        new = [] if self._known is None else self._known.known(self._announced)
+        self._announced += len(new)
+        return new
+
+
 class Keyer:
     """Gathers the events of a metric with their keys.
 
@@ -81,19 +103,15 @@ class Keyer:
         """`key` and `value` are fields of every event type that the metric is `on`."""
         spec = declared.spec
         self._grouper = Grouper(spec)
-        self._fields = key_fields(declared, key)
-        self._width = len(key)
+        self._keys = KeysOf(declared, key)
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
         self._value = value
         self._held: list[_Some] = []
         self._early = 0
-        self._numbers: KeyNumbers | None = None
-        self._announced = 0
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
-        fields = self._fields[columns.type]
-        keys, self._numbers = columns.keys(fields, tenanted=len(fields) > self._width)
+        keys = self._keys.numbers(columns)
         usable = keys >= 0
         if self._value is not None:
             usable &= np.isfinite(columns.numbers(self._value))
@@ -117,9 +135,7 @@ class Keyer:
             if not held:
                 return None
             groups = Groups(np.empty(0, np.intp), np.empty(0, np.int64), [], 0)
-        if self._numbers is not None:
-            groups = replace(groups, keys=self._numbers.known(self._announced))
-            self._announced += len(groups.keys)
+        groups = replace(groups, keys=[self._keys.announce()])
         ordinals = np.concatenate([np.empty(0, np.int64), *(one.ordinals for one in held)])
         types = np.repeat([one.type for one in held], [len(one.keys) for one in held]).astype(np.intp)
         key = np.concatenate([np.empty(0, np.intp), *(one.keys for one in held)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from evalgauge.core.findings import suggest
-from evalgauge.core.pack.model import DeviationSpec, PatternSpec, Severity
+from evalgauge.core.pack.emitted import percent
+from evalgauge.core.pack.model import DeviationSpec, PatternSpec, ProgressSpec, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,8 @@ def own_fields(metric: MetricSpec) -> Mapping[str, tuple[str, ...] | None]:
             return {"severity": get_args(Severity)}
         case DeviationSpec():
             return {"side": ("above", "below"), "value": _NUMBER}
+        case ProgressSpec():
+            return {"milestone": tuple(map(percent, metric.milestones)), "ratio": _NUMBER}
     return {}
 
 

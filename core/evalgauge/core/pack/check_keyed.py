@@ -6,8 +6,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
+from evalgauge.core.pack.check_progress import check_ids, check_progress
 from evalgauge.core.pack.emitted import emitted
-from evalgauge.core.pack.model import ActiveSpec, ElapsedSpec, PatternSpec
+from evalgauge.core.pack.model import ActiveSpec, ElapsedSpec, PatternSpec, ProgressSpec
 
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
@@ -37,31 +38,19 @@ def check_keyed(check: Check, path: Path_, name: str, metric: KeyedSpec) -> None
         _check_closed(check, path, name, metric)
     elif isinstance(metric, PatternSpec):
         _check_pattern(check, path, name, metric)
+    elif isinstance(metric, ProgressSpec):
+        check_progress(check, path, name, metric)
     else:
         _check_judged(check, path, name, metric)
     added = {label for family in emitted(name, metric, "") for label in family.more}
-    for label in sorted(added & metric.labels.keys()):
+    for label in sorted(added & metric.label_specs.keys()):
         message = f"metric `{name}`: label `{label}` is one that `{metric.type}` adds itself"
-        check.report((*path, "labels", label), message, "Choose another name.", at_key=True)
+        where = (*path, "labels" if label in metric.labels else "by", label)
+        check.report(where, message, "Choose another name.", at_key=True)
 
 
 def _check_key(check: Check, path: Path_, name: str, metric: KeyedSpec) -> None:
-    for index, field in enumerate(metric.key):
-        where = (*path, "key", index)
-        if field in metric.key[:index]:
-            check.report(where, f"metric `{name}`: `{field}` stands in `key` twice")
-        for event in metric.on:
-            spec = check.events[event].columns.get(field)
-            if spec is None:
-                fields = [one for one, found in check.events[event].columns.items() if found.type == "string"]
-                message = f"metric `{name}`: key `{field}` is no field of `{event}`"
-                check.report(where, message, suggest(field, fields))
-            elif spec.type != "string":
-                message = f"metric `{name}`: key `{field}` of `{event}` is of type `{spec.type}`, not text"
-                check.report(where, message, "Declare it as `string`: an id is text.")
-            elif spec.payload:
-                message = f"metric `{name}`: key `{field}` of `{event}` is payload, which no state may hold"
-                check.report(where, message)
+    check_ids(check, (*path, "key"), f"metric `{name}`: key", metric.key, metric.on)
 
 
 def _check_limits(check: Check, path: Path_, name: str, metric: ElapsedSpec) -> None:

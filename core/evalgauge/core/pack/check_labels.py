@@ -23,6 +23,7 @@ _A = {
     "active": "a gauge",
     "deviation": "this",
     "pattern": "this",
+    "progress": "this",
 }
 
 
@@ -31,28 +32,31 @@ def check_labels(check: Check, path: Path_, name: str, metric: MetricSpec) -> No
     if len(metric.labels) > _MOST_LABELS:
         check.report((*path, "labels"), f"metric `{name}` has more than {_MOST_LABELS} labels", at_key=True)
     for label, spec in metric.labels.items():
-        where = (*path, "labels", label)
-        if label in RESERVED_LABELS:
-            hint = "Prometheus, its rules or the deployment set it. Choose another name."
-            check.report(where, f"metric `{name}`: label `{label}` is reserved", hint, at_key=True)
-        given = [
-            key for key in ("field", "constant", "quality", "calendar") if getattr(spec, key) is not None
-        ]
-        if len(given) != 1 and check.is_broken("metrics", name) and not given:
-            continue  # A misspelt key was left out.
-        if len(given) != 1:
-            found = f"both `{'` and `'.join(given)}`" if given else "none of them"
-            message = "needs exactly one of `field`, `constant`, `quality` and `calendar`"
-            check.report(where, f"metric `{name}`: label `{label}` {message}, and has {found}", at_key=True)
-            continue
-        _check_keys(check, where, label, spec, metric)
-        _check_texts(check, where, label, spec)
-        if PROCESS in metric.on:
-            continue
-        if spec.field is not None:
-            _check_field(check, where, label, spec, metric)
-        if spec.quality is not None:
-            _check_quality(check, where, label, spec, metric)
+        check_label(check, (*path, "labels", label), metric, spec)
+
+
+def check_label(check: Check, where: Path_, metric: MetricSpec, spec: LabelSpec) -> None:
+    """Report every problem of the label that stands at `where`, whose last part is its name."""
+    name, label = where[1], str(where[-1])
+    if label in RESERVED_LABELS:
+        hint = "Prometheus, its rules or the deployment set it. Choose another name."
+        check.report(where, f"metric `{name}`: label `{label}` is reserved", hint, at_key=True)
+    given = [key for key in ("field", "constant", "quality", "calendar") if getattr(spec, key) is not None]
+    if len(given) != 1 and check.is_broken("metrics", name) and not given:
+        return  # A misspelt key was left out.
+    if len(given) != 1:
+        found = f"both `{'` and `'.join(given)}`" if given else "none of them"
+        message = "needs exactly one of `field`, `constant`, `quality` and `calendar`"
+        check.report(where, f"metric `{name}`: label `{label}` {message}, and has {found}", at_key=True)
+        return
+    _check_keys(check, where, label, spec, metric)
+    _check_texts(check, where, label, spec)
+    if PROCESS in metric.on:
+        return
+    if spec.field is not None:
+        _check_field(check, where, label, spec, metric)
+    if spec.quality is not None:
+        _check_quality(check, where, label, spec, metric)
 
 
 def _check_keys(check: Check, where: Path_, label: str, spec: LabelSpec, metric: MetricSpec) -> None:

@@ -11,7 +11,14 @@ from evalgauge.core.pack.check_emit import check_emit
 from evalgauge.core.pack.check_filters import check_filter
 from evalgauge.core.pack.check_keyed import check_keyed
 from evalgauge.core.pack.check_labels import check_labels
-from evalgauge.core.pack.model import CounterSpec, ElapsedSpec, GaugeSpec, HistogramSpec, KeyedSpec
+from evalgauge.core.pack.model import (
+    CounterSpec,
+    ElapsedSpec,
+    GaugeSpec,
+    HistogramSpec,
+    KeyedSpec,
+    ProgressSpec,
+)
 from evalgauge.core.pack.names import (
     OWN_PACK,
     PROCESS,
@@ -129,6 +136,8 @@ def _place(metric: MetricSpec, index: int) -> Path_:
     """Where the event type stands that is one of `on`."""
     if isinstance(metric, ElapsedSpec):
         return ("begin",) if index == 0 else ("end", index - 1)
+    if isinstance(metric, ProgressSpec) and index >= len(metric.on_):
+        return ("expected", metric.on[index])
     return ("on", index)
 
 

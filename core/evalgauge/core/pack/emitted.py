@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from evalgauge.core.pack.model import (
     ElapsedSpec,
     HistogramSpec,
     PatternSpec,
+    ProgressSpec,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def emitted(name: str, metric: MetricSpec, unit: str) -> list[Emitted]:
             found = list(pattern(name, metric))
         case DeviationSpec():
             found = list(deviation(name, metric))
+        case ProgressSpec():
+            found = progress(name, metric).all()
         case CounterSpec():
             found = [Emitted(name, "counter", metric.help, unit, labels)]
         case HistogramSpec():
@@ -114,6 +117,66 @@ def pattern(name: str, metric: PatternSpec) -> tuple[Emitted, Emitted, Emitted]:
         ),
         Emitted(f"{name}_evicted", "counter", f"{told} Keys forgotten because there were too many."),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressFamilies:
+    """What `progress` is exposed as."""
+
+    ratio: Emitted
+    by: tuple[Emitted, ...]
+    """One for each further label."""
+    pairs: Emitted
+    expected: Emitted
+    done: Emitted
+    completion: Emitted
+    rate: Emitted
+    fit: Emitted
+    milestones: Emitted
+    evicted: Emitted
+    milestones_evicted: Emitted
+
+    def all(self) -> list[Emitted]:
+        """Each of them; of milestones only where there are some."""
+        kept = (self.milestones, self.milestones_evicted) if all(self.milestones.more.values()) else ()
+        shown = (self.ratio, *self.by, self.pairs, self.expected, self.done)
+        return [*shown, self.completion, self.rate, self.fit, self.evicted, *kept]
+
+
+def progress(name: str, metric: ProgressSpec) -> ProgressFamilies:
+    """What `progress` is exposed as."""
+    labels, told, stem = tuple(metric.labels), metric.help, name.removesuffix("_ratio")
+
+    def gauge(suffix: str, says: str, unit: str = "", *more: str) -> Emitted:
+        return Emitted(f"{stem}_{suffix}", "gauge", f"{told} {says}", unit, (*labels, *more))
+
+    when = gauge("milestone_timestamp_seconds", "When a milestone was reached first.", "seconds")
+    return ProgressFamilies(
+        ratio=Emitted(name, "gauge", told, "ratio", labels),
+        by=tuple(gauge(f"by_{label}_ratio", f"By {label}.", "ratio", label) for label in metric.by),
+        pairs=gauge("pairs", "Pairs known."),
+        expected=gauge("pairs_expected", "Pairs known or announced, whichever are more."),
+        done=gauge("pairs_done", "Progress of all pairs together, where one that is done counts 1."),
+        completion=gauge(
+            "estimated_completion_timestamp_seconds", "When it will be complete, or became so.", "seconds"
+        ),
+        rate=gauge("ratio_per_second", "Slope of the line through its last points."),
+        fit=gauge("r_squared", "How well that line fits them, from 0 to 1."),
+        milestones=replace(when, more={"milestone": tuple(map(percent, metric.milestones))}),
+        evicted=Emitted(
+            f"{stem}_evicted", "counter", f"{told} Pairs and keys forgotten because there were too many."
+        ),
+        milestones_evicted=Emitted(
+            f"{stem}_milestones_evicted",
+            "counter",
+            f"{told} Keys whose milestones were forgotten because there were too many.",
+        ),
+    )
+
+
+def percent(ratio: float) -> str:
+    """A milestone as its label shows it."""
+    return f"{ratio * 100:.6g}"
 
 
 def deviation(name: str, metric: DeviationSpec) -> tuple[Emitted, Emitted, Emitted]:

@@ -30,6 +30,9 @@ DEFAULT_LABEL_LIMIT = 1_000
 DEFAULT_METRIC_LIMIT = 10_000
 DEFAULT_KEY_LIMIT = 1_000_000
 DEFAULT_TTL = 7 * 86_400.0
+DEFAULT_PROGRESS_TTL = 90 * 86_400.0
+DEFAULT_MILESTONE_KEYS = 100_000
+MOST_POINTS = 1_000
 
 
 class Strict(BaseModel):
@@ -343,6 +346,11 @@ class _Metric(Strict):
         default=DEFAULT_METRIC_LIMIT, ge=1, description="Series; new ones beyond become `_other`."
     )
 
+    @property
+    def label_specs(self) -> dict[str, LabelSpec]:
+        """Every label that some of its families have from events."""
+        return self.labels
+
 
 class _Counting(_Metric):
     on: OneOrMany = Field(
@@ -559,8 +567,78 @@ class PatternSpec(_Keyed):
         return "1"
 
 
+class ProgressSpec(_Keyed):
+    """How far the pairs of a key have come, when they will be done, and when milestones were reached."""
+
+    type: Literal["progress"] = Field(description="A ratio from 0 to 1, with what is estimated from it.")
+    on_: OneOrMany = Field(
+        alias="on", min_length=1, description="Event type or types that say how far a pair is."
+    )
+    value: str = Field(description="Field that says it, in `percent` or `ratio`.")
+    key: OneOrMany = Field(
+        min_length=1,
+        description="Field or fields that say whose progress it is; they are text, in every event type.",
+    )
+    pairs: OneOrMany = Field(
+        min_length=1,
+        description="Fields of text: each distinct combination within a key is one pair, whatever their number.",
+    )
+    keys: int = Field(
+        default=DEFAULT_KEY_LIMIT,
+        ge=1,
+        description="Pairs held of one partition, and likewise keys; beyond, the oldest are evicted.",
+    )
+    ttl: Duration = Field(
+        default=DEFAULT_PROGRESS_TTL,
+        description="How long a pair, and a key, is held after its newest event, in event time.",
+    )
+    by: dict[LabelName, Label] = Field(
+        default_factory=dict,
+        description="Further families, one for each further label: its name → where its value comes from.",
+    )
+    expected: dict[str, str] = Field(
+        default_factory=dict,
+        description="Event type, of `on` or another → its field that announces how many pairs a key will have.",
+    )
+    points: int = Field(
+        default=100, ge=2, le=MOST_POINTS, description="Points of a key that its line is drawn through."
+    )
+    milestones: list[float] = Field(
+        default_factory=list, max_length=50, description="Ratios above 0 up to 1, ascending."
+    )
+    milestone_keys: int = Field(
+        default=DEFAULT_MILESTONE_KEYS,
+        ge=1,
+        description="Keys of one partition whose milestones are kept for good; beyond, the oldest are evicted.",
+    )
+    emit: Emit | None = Field(
+        default=None, description="An internal event for each milestone that is reached."
+    )
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def on(self) -> list[str]:
+        """The event types it sees."""
+        return [*dict.fromkeys([*self.on_, *self.expected])]
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return self.on_
+
+    @property
+    def unit(self) -> None:
+        """The value's field says it."""
+
+    @property
+    def label_specs(self) -> dict[str, LabelSpec]:
+        """Every label that some of its families have from events."""
+        return {**self.labels, **self.by}
+
+
 CountingSpec = CounterSpec | GaugeSpec | HistogramSpec
-KeyedSpec = ElapsedSpec | ActiveSpec | DeviationSpec | PatternSpec
+KeyedSpec = ElapsedSpec | ActiveSpec | DeviationSpec | PatternSpec | ProgressSpec
 MetricSpec = Annotated[CountingSpec | KeyedSpec, Field(discriminator="type")]
 
 

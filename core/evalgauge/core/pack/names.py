@@ -140,12 +140,14 @@ def _values_in(label: LabelSpec, event: EventSpec) -> set[str] | None:
 
 
 def labels_of(metric: MetricSpec, events: Mapping[str, EventSpec]) -> Labels:
-    """The labels of a metric's series once scraped."""
+    """The labels that a metric's series have once scraped, some of them or all."""
     values = {
-        name: found for name, spec in metric.labels.items() if (found := label_values(spec, metric, events))
+        name: found
+        for name, spec in metric.label_specs.items()
+        if (found := label_values(spec, metric, events))
     }
     certain = {name for name, found in values.items() if "" not in found}
-    return Labels(frozenset(metric.labels) | TARGET_LABELS, frozenset(certain) | TARGET_LABELS, values)
+    return Labels(frozenset(metric.label_specs) | TARGET_LABELS, frozenset(certain) | TARGET_LABELS, values)
 
 
 def series_of(pack: Pack, events: Mapping[str, EventSpec]) -> dict[str, Series]:

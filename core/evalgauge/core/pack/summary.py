@@ -10,7 +10,7 @@ from evalgauge.core.pack.names import OTHER, PROCESS, TARGET_LABELS, base_unit, 
 from evalgauge.core.pack.variables import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from evalgauge.core.pack.loader import LoadedPack
     from evalgauge.core.pack.model import EventSpec, MetricSpec, Pack
@@ -60,10 +60,10 @@ def summary(loaded: LoadedPack, others: Sequence[Pack] = ()) -> dict[str, Any]:
     }
 
 
-def estimate(metric: MetricSpec, events: Mapping[str, EventSpec]) -> int:
-    """The most label sets a metric can have: what its labels allow together, within its own limit."""
+def estimate(metric: MetricSpec, events: Mapping[str, EventSpec], some: Collection[str] | None = None) -> int:
+    """The most label sets a metric can have: what its labels, or `some` of them, allow together, within its limit."""
     sizes = []
-    for label in metric.labels.values():
+    for label in (metric.label_specs[name] for name in (metric.labels if some is None else some)):
         values = label_values(label, metric, events)
         sizes.append(len(values - {OTHER}) if values is not None else label.limit)
     return min(math.prod(sizes), metric.limit)
@@ -91,7 +91,6 @@ def _event(spec: EventSpec) -> dict[str, Any]:
 
 def _metric(name: str, metric: MetricSpec, events: Mapping[str, EventSpec], pack: Pack) -> dict[str, Any]:
     """One metric with its series; a bucket and its like each count once for each label set."""
-    sets = estimate(metric, events)
     series = {key: found for key, found in series_of(pack, events).items() if found.metric == name}
     return {
         "name": name,
@@ -106,20 +105,24 @@ def _metric(name: str, metric: MetricSpec, events: Mapping[str, EventSpec], pack
                 "type": found.kind if found.kind in {"counter", "gauge"} else "histogram",
                 "unit": found.unit,
                 "labels": _labels(found.labels.possible),
-                "at_most": _at_most(found, metric, sets),
+                "at_most": _at_most(found, metric, events),
             }
             for key, found in series.items()
         ],
     }
 
 
-def _at_most(series: Series, metric: MetricSpec, sets: int) -> int:
-    """The most series of a name: the metric's label `sets`, if it has any of its labels, times those that are added."""
+def _at_most(series: Series, metric: MetricSpec, events: Mapping[str, EventSpec]) -> int:
+    """The most series of a name: the sets of those of the metric's labels it has, times those that are added."""
     possible = (series.labels.possible or frozenset()) - TARGET_LABELS
-    added = possible - metric.labels.keys() - {"le"}
+    own = [label for label in metric.label_specs if label in possible]
+    added = possible - {*own, "le"}
     bounds = len(getattr(metric, "buckets", ())) + 1 if "le" in possible else 1
-    own = sets if possible & metric.labels.keys() or not metric.labels else 1
-    return own * bounds * math.prod(len(series.labels.values[label]) for label in added)
+    return (
+        estimate(metric, events, own)
+        * bounds
+        * math.prod(len(series.labels.values[label]) for label in added)
+    )
 
 
 def _labels(possible: frozenset[str] | None) -> list[str] | None:
