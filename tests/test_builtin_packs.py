@@ -199,6 +199,13 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "burn_rate_6h": 6,
         "burn_rate_1d": 3,
         "burn_rate_3d": 1,
+        "scale_out_cpu": 0.8,
+        "scale_out_memory": 0.85,
+        "scale_out_duration": 3,
+        "scale_out_queue": 1000,
+        "scale_in_cpu": 0.3,
+        "scale_in_memory": 0.4,
+        "scale_in_duration": 1,
     }
     ahp = {name: one.value for name, one in built_in("ahp").parameters.items()}
     assert ahp == {
@@ -348,6 +355,12 @@ def test_the_recorded_series_are_those_asked_for() -> None:
             f"tenant:judgment_errors:ratio_rate{window}"
             for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
         ),
+        "judgment:scaling_cpu:ratio",
+        "judgment:scaling_memory:ratio",
+        "judgment:scaling_duration_seconds:mean5m",
+        "judgment:scaling_queue:events",
+        "judgment:scale_out:pressure",
+        "judgment:scale_in:allowed",
         "ahp:evaluations:rate5m",
         "ahp:consistency:avg",
         "ahp:response_time:p95",

@@ -612,6 +612,55 @@ def test_recorded_series_are_what_they_say(promtool: Path, tmp_path: Path) -> No
     promtool_test(AHP, [recorded(series, expected, "8m")], promtool, tmp_path)
 
 
+REQUESTED = 'kube_pod_container_resource_requests{container="judgment", pod="%s", resource="%s"}'
+
+
+def engine(cpu: float, memory: float, seconds: float, queue: float) -> dict[str, str]:
+    """What is measured of two pods of the engine, which asked for 2 processors and 100 bytes together."""
+    target = 'job="evalgauge", instance="r0"'
+    return {
+        **{
+            REQUESTED % (pod, resource): f"{each}x80"
+            for pod in "ab"
+            for resource, each in (("cpu", 1), ("memory", 50))
+        },
+        'container_cpu_usage_seconds_total{container="judgment", pod="a"}': f"0+{30 * cpu}x80",
+        'container_cpu_usage_seconds_total{container="other", pod="a"}': "0+900x80",
+        'container_memory_working_set_bytes{container="judgment", pod="a"}': f"{100 * memory - 10}x80",
+        'container_memory_working_set_bytes{container="judgment", pod="b"}': "10x80",
+        DURATION % ("sum", "r0"): f"0+{10 * seconds}x80",
+        DURATION % ("count", "r0"): "0+10x80",
+        f'evalgauge_input_lag_events{{{target}, input="judgments"}}': f"{queue}x80",
+        f'evalgauge_input_lag_events{{{target}, input="others"}}': "5000x80",
+        f'evalgauge_events_accepted_total{{{target}, input="judgments", type="judgment.executed"}}': "0+1x80",
+        f'evalgauge_events_accepted_total{{{target}, input="others", type="ahp.session.ended"}}': "0+1x80",
+    }
+
+
+def test_scaling_signals_are_shares_of_their_limits(promtool: Path, tmp_path: Path) -> None:
+    """More is wanted while one is above 1; less would do only while three are low together; none is made up."""
+    cases: list[tuple[dict[str, str], dict[str, float], dict[str, float]]] = [
+        (engine(0.8, 0.85, 3, 1000), {"cpu": 1, "memory": 1, "duration": 1, "queue": 1}, {"": 0}),
+        (engine(0.2, 0.34, 0.6, 2000), {"cpu": 0.25, "memory": 0.4, "duration": 0.2, "queue": 2}, {"": 1}),
+        (engine(0.4, 0.34, 0.6, 0), {"cpu": 0.5, "memory": 0.4, "duration": 0.2, "queue": 0}, {"": 0}),
+        (durations("0x80", "5x80"), {"duration": 0}, {}),
+    ]
+    tests = [
+        recorded(
+            series,
+            {
+                "judgment:scale_out:pressure": {
+                    f'signal="{name}"': value for name, value in pressure.items()
+                },
+                "judgment:scale_in:allowed": allowed,
+            },
+            "15m",
+        )
+        for series, pressure, allowed in cases
+    ]
+    promtool_test(JUDGMENT, tests, promtool, tmp_path)
+
+
 def recorded(
     series: Mapping[str, str], expected: Mapping[str, Mapping[str, float]], at: str
 ) -> dict[str, Any]:

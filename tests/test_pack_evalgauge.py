@@ -121,6 +121,11 @@ HEALTHY = {
     f'evalgauge_dead_letters_dropped_total{{{TARGET}, cause="age"}}': "0+0x240",
     f"evalgauge_config_last_reload_successful{{{TARGET}}}": "1+0x240",
     f"evalgauge_state_losses_total{{{TARGET}}}": "0+0x240",
+    f'evalgauge_events_late_total{{{TARGET}, metric="m"}}': "0+1x240",
+    f'evalgauge_scrape_duration_seconds_bucket{{{TARGET}, le="0.1"}}': "0+4x240",
+    f'evalgauge_scrape_duration_seconds_bucket{{{TARGET}, le="10"}}': "0+4x240",
+    f'evalgauge_scrape_duration_seconds_bucket{{{TARGET}, le="+Inf"}}': "0+4x240",
+    f"evalgauge_state_takeovers_total{{{TARGET}}}": "0x230 2x10",
 }
 """Four hours of a replica that is well, one sample a minute."""
 
@@ -166,6 +171,9 @@ ILL: dict[str, dict[str, str]] = {
     "EvalgaugeDeadLettersDropped": {
         f'evalgauge_dead_letters_dropped_total{{{TARGET}, cause="age"}}': "0+0x220 0+3x20"
     },
+    "EvalgaugeEventsLate": {f'evalgauge_events_late_total{{{TARGET}, metric="m"}}': "0+2x240"},
+    "EvalgaugeScrapesSlow": {f'evalgauge_scrape_duration_seconds_bucket{{{TARGET}, le="0.1"}}': "0+3x240"},
+    "EvalgaugeTakeovers": {f"evalgauge_state_takeovers_total{{{TARGET}}}": "0x230 0+1x10"},
     "EvalgaugeSeriesOverflow": {
         f'evalgauge_series_overflow_events_total{{{TARGET}, metric="m"}}': "0+0x230 0+9x10"
     },
