@@ -10,13 +10,14 @@ import promql_parser as promql
 import pytest
 
 from evalgauge.core.departed import LABEL
-from evalgauge.core.pack.model import GaugeSpec
+from evalgauge.core.pack.model import ActiveSpec, GaugeSpec
 from evalgauge.core.selfmetrics import DURABLE, PROCESS
 from evalgauge.generators import dashboards
 from tests.test_generators import (
     AHP,
     JUDGMENT,
     SCENARIOS,
+    STREAM,
     all_rules,
     pack,
     parts,
@@ -47,21 +48,22 @@ def last_value(values: str) -> int:
 def with_departed(scenario: Scenario) -> dict[str, str]:
     """The same series, and those of a replica that counted as much and more, left half-way, and is shown frozen.
 
-    Its own series end where those begin that another replica shows of it.
+    Its own series end where those begin that another replica shows of it. What it saw last came no later than what the
+    others did.
     """
     number, unit = int(scenario.at[:-1]), scenario.at[-1]
     step = {"15s": 4, "1m": 1}[scenario.interval]
     half = number * _MINUTES[unit] * step // 2
     series = dict(scenario.series)
     for place, (name, values) in enumerate(scenario.series.items()):
-        total = 3 * last_value(values)
+        total = (1 if "_timestamp_seconds{" in name else 3) * last_value(values)
         plain = re.sub(r', instance="[^"]*"', "", name).removesuffix("}")
         series[f'{plain}, instance="gone{place}"}}'] = f"{total}x{half} stale"
         series[f'{plain}, instance="r0", {LABEL}="gone{place}"}}'] = f"_x{half + 1} {total}x{half + 2000}"
     return series
 
 
-@pytest.mark.parametrize("workload", [JUDGMENT, AHP])
+@pytest.mark.parametrize("workload", [JUDGMENT, AHP, STREAM])
 def test_the_same_alerts_fire_while_frozen_totals_are_shown(
     workload: str, promtool: Path, tmp_path: Path
 ) -> None:
@@ -162,13 +164,13 @@ def test_every_query_adds_up_what_may_be_frozen(pack: Pack) -> None:
 
 
 def frozen_names(pack: Pack) -> set[str]:
-    """Series that are shown of a replica that left: all that a replica keeps in its state."""
+    """Series that are shown of a replica that left: all that a replica keeps in its state, and no partition."""
     names = set()
     for name, metric in pack.metrics.items():
         kept = (
             name in DURABLE
             if metric.on == [PROCESS]
-            else not (isinstance(metric, GaugeSpec) and metric.value is not None)
+            else not (isinstance(metric, ActiveSpec) or (isinstance(metric, GaugeSpec) and metric.is_set))
         )
         if kept:
             names |= {name, f"{name}_total", f"{name}_bucket", f"{name}_sum", f"{name}_count"}
