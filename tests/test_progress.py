@@ -554,6 +554,19 @@ def test_a_milestone_is_reached_once_though_progress_falls_and_the_key_lapses(tm
         assert bench.value(when[0], "h", "75") == BEGAN + 510
 
 
+def test_what_is_complete_is_so_since_the_first_point_that_was(tmp_path: Path) -> None:
+    """Also where it is told again, in another commit; and anew once it has fallen."""
+    name = "build_progress_estimated_completion_timestamp_seconds"
+    with Lab(tmp_path, packs=[PACKS[5]]) as bench:
+        for number, (done, time, since) in enumerate(
+            [(100, 10, 10), (100, 20, 10), (100, 30, 10), (50, 40, None), (100, 45, 45), (100, 45, 45)]
+        ):
+            bench.feed(told(done, time).line(number))
+            bench.engine.commit()
+            shown = rows(bench)[name]
+            assert shown == ({} if since is None else {("h",): BEGAN + since}), number
+
+
 def test_what_milestones_there_were_outlives_other_points_and_labels(tmp_path: Path) -> None:
     """A line through more points is another line; what was reached was reached."""
     with Lab(tmp_path, packs=[PACKS[5]]) as bench:
