@@ -63,12 +63,17 @@ class KeyTable:
 
     def give(self, keys: Iterable[str]) -> NDArray[np.intp]:
         """The slot of each key, a new one of zeros where it is not held."""
-        found = []
+        found, new = [], []
         for key in keys:
             slot = self._slots.get(key)
             if slot is None:
                 slot = self._slots[key] = self._new(key)
+                new.append(slot)
             found.append(slot)
+        if new:
+            slots = np.array(new, np.intp)
+            self._used.reserve(len(self._keys))[slots] = True
+            self._mark_keys(slots)
         return np.array(found, np.intp)
 
     def _new(self, key: str) -> int:
@@ -78,8 +83,6 @@ class KeyTable:
         else:
             slot = len(self._keys)
             self._keys.append(key)
-        self._used.reserve(slot + 1)[slot] = True
-        self._mark_keys(slot)
         return slot
 
     def serials(self, slots: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -101,12 +104,12 @@ class KeyTable:
             del self._slots[key]
             self._keys[slot] = None
             self._free.append(slot)
-            self._mark_keys(slot)
+        self._mark_keys(slots)
 
-    def _mark_keys(self, slot: int) -> None:
-        number = slot >> PAGE_BITS
-        self._dirty_keys.add(number)
-        self._dirty.reserve(number + 1)[number] = True
+    def _mark_keys(self, slots: NDArray[np.intp]) -> None:
+        numbers = np.unique(slots >> PAGE_BITS)
+        self._dirty_keys.update(numbers.tolist())
+        self._dirty.reserve(self._page_count())[numbers] = True
 
     def held(self) -> NDArray[np.intp]:
         """The slots of all keys, ascending."""
