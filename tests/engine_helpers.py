@@ -19,6 +19,7 @@ from evalgauge.core.instruments.gauge import Gauge
 from evalgauge.core.instruments.histogram import Histogram
 from evalgauge.core.instruments.pattern import Pattern
 from evalgauge.core.instruments.progress import Progress
+from evalgauge.core.instruments.window import Window
 from evalgauge.core.mapping_check import checked_mapping
 from evalgauge.core.pack.check import check_pack
 from evalgauge.core.pack.loader import examined_pack, load_pack
@@ -46,6 +47,7 @@ KINDS: dict[str, type[Instrument]] = {
     "deviation": Deviation,
     "pattern": Pattern,
     "progress": Progress,
+    "window": Window,
 }
 NOON = 1_700_000_000.0
 """When everything happens, unless a test moves the clock."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from evalgauge.core.pack.model import KeyedSpec, ProgressSpec
+from evalgauge.core.pack.model import KeyedSpec, ProgressSpec, WindowSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,6 +128,7 @@ _NO_MEANING = {
     "emit",
     "milestone_keys",
     "by",
+    "show",
 }
 """What of a keyed metric may change without its state meaning something else, or is told in another way."""
 
@@ -160,7 +161,7 @@ def meaning(declared: Declared, version: int, table: str = "") -> str:
         "up": getattr(spec, "up", None),
         "down": getattr(spec, "down", None),
     }
-    if isinstance(spec, KeyedSpec):
+    if isinstance(spec, KeyedSpec | WindowSpec):
         parts |= spec.model_dump(exclude=_NO_MEANING)
     derived = _derivations(declared)
     parts |= {"derived": derived} if derived else {}

@@ -24,7 +24,7 @@ def check_keys(config: Config, packs: Iterable[Pack], kinds: Mapping[str, type[I
         f"`{name}` of pack `{pack.pack}`"
         for pack in packs
         for name, spec in pack.metrics.items()
-        if getattr(kinds.get(spec.type), "keyed", False)
+        if getattr(kinds.get(spec.type), "keyed", False) and getattr(spec, "by_key", True)
     ]
     for name, one in config.inputs.items():
         if keyed and getattr(one, "keyed_by", None) is None:

@@ -158,6 +158,7 @@ _PARTS = {
     "TypeMapping": "[type](#type)",
     "ValueMapping": "[value](#data)",
     "Variable": "[variable](#dashboard)",
+    "WindowSpec": "[window](#window)",
 }
 """Part of a file → how documents name it, with the heading that explains it."""
 

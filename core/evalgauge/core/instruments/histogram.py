@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from evalgauge.core.series import SeriesIndex
     from evalgauge.core.units import Unit
 
-_NEVER_NEGATIVE = ("seconds", "bytes")
+NEVER_NEGATIVE = ("seconds", "bytes")
+"""Base units whose values are never negative."""
 _FEW = 32
 
 
@@ -52,7 +53,7 @@ class ReducingHistogram:
         values = columns.numbers(self._value)
         shown = in_base_unit(values, self._unit)
         usable = np.isfinite(values)
-        if self._unit.base in _NEVER_NEGATIVE:
+        if self._unit.base in NEVER_NEGATIVE:
             usable &= values >= 0
         buckets = bucket_of(shown, self._bounds)
         for group in self._kept.grouper.rows(columns, usable):

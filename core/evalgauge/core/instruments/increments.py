@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -166,7 +166,19 @@ def _add_words(table: Table, slots: NDArray[np.intp], words: tuple[NDArray[np.in
     exact.carry(top, hi, lo, slots)
 
 
-def add_values(table: Table, slots: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+class Summing(Protocol):
+    """A table with columns `SUM_WORDS`."""
+
+    rare: dict[int, int]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column with room for every slot."""
+
+    def touch_extras(self, slots: Iterable[int]) -> None:
+        """Say that rare sums of `slots` changed."""
+
+
+def add_values(table: Summing, slots: NDArray[np.intp], values: NDArray[np.float64]) -> None:
     """Add values (n,), finite, to the exact sums of slots (n,)."""
     top, hi, lo = (table.column(word) for word in SUM_WORDS)
     rare: exact.Rare = {}
@@ -177,7 +189,7 @@ def add_values(table: Table, slots: NDArray[np.intp], values: NDArray[np.float64
     _add_rare(table, rare.items())
 
 
-def _add_rare(table: Table, rare: Iterable[tuple[int, int]]) -> None:
+def _add_rare(table: Summing, rare: Iterable[tuple[int, int]]) -> None:
     for slot, value in rare:
         table.rare[slot] = table.rare.get(slot, 0) + value
         table.touch_extras((slot,))

@@ -11,7 +11,7 @@ from evalgauge.core.clock import Row
 from evalgauge.core.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,10 +42,17 @@ class Span(NamedTuple):
 class KeyedPart:
     """One partition's. Whoever makes it gives the table of keys, and what is to be done when time passes."""
 
-    def __init__(self, hashes: tuple[str, str], index: SeriesIndex, keys: KeyTable, clock: Clock) -> None:
-        """`hashes` are the meanings of the two tables that are its own."""
+    def __init__(
+        self,
+        hashes: tuple[str, str],
+        index: SeriesIndex,
+        keys: KeyTable,
+        clock: Clock,
+        counts: Sequence[str] = (),
+    ) -> None:
+        """`hashes` are the meanings of the two tables that are its own; `counts` are columns of its series."""
         self.clock = clock
-        self._series = Table(hashes[0], index, {})
+        self._series = Table(hashes[0], index, dict.fromkeys(counts, ((), np.int64)))
         self._seen = Row(hashes[1], {"events": np.int64})
         self.tables: tuple[StateTable, ...] = (self._series, keys, self._seen.table)
         self._replica = Growing((), np.int64, fill=-1)

@@ -29,7 +29,7 @@ class KeyedRows:
     ordinals: NDArray[np.int64]
     """Places in the stream, (N,)."""
     key: NDArray[np.intp]
-    """Number of each event's key (N,), in the one who reduced them; see `LocalKeys`."""
+    """Number of each event's key (N,), in the one who reduced them, see `LocalKeys`; 0 where the metric has none."""
     slots: NDArray[np.intp]
     """Local slots of the label sets, (N,); -1 where events of the type have none."""
     types: NDArray[np.intp]
@@ -99,22 +99,28 @@ class Keyer:
     are counted.
     """
 
-    def __init__(self, declared: Declared, key: Sequence[str], value: str | None = None) -> None:
-        """`key` and `value` are fields of every event type that the metric is `on`."""
+    def __init__(
+        self, declared: Declared, key: Sequence[str], value: str | None = None, least: float = -np.inf
+    ) -> None:
+        """`key` and `value` are fields of every event type that the metric is `on`; there may be none of either.
+
+        A value below `least` is none.
+        """
         spec = declared.spec
         self._grouper = Grouper(spec)
-        self._keys = KeysOf(declared, key)
+        self._keys = KeysOf(declared, key) if key else None
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
-        self._value = value
+        self._value, self._least = value, least
         self._held: list[_Some] = []
         self._early = 0
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
-        keys = self._keys.numbers(columns)
+        keys = np.zeros(columns.n, np.intp) if self._keys is None else self._keys.numbers(columns)
         usable = keys >= 0
         if self._value is not None:
-            usable &= np.isfinite(columns.numbers(self._value))
+            numbers = columns.numbers(self._value)
+            usable &= np.isfinite(numbers) & (numbers >= self._least)
         for group in self._grouper.rows(columns, usable):
             values = None if self._value is None else group.of(columns.numbers(self._value))
             times = group.of(columns.times())
@@ -135,7 +141,8 @@ class Keyer:
             if not held:
                 return None
             groups = Groups(np.empty(0, np.intp), np.empty(0, np.int64), [], 0)
-        groups = replace(groups, keys=[self._keys.announce()])
+        if self._keys is not None:
+            groups = replace(groups, keys=[self._keys.announce()])
         ordinals = np.concatenate([np.empty(0, np.int64), *(one.ordinals for one in held)])
         types = np.repeat([one.type for one in held], [len(one.keys) for one in held]).astype(np.intp)
         key = np.concatenate([np.empty(0, np.intp), *(one.keys for one in held)])

@@ -24,6 +24,7 @@ _A = {
     "deviation": "this",
     "pattern": "this",
     "progress": "this",
+    "window": "a window",
 }
 
 

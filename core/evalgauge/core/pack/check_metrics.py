@@ -11,6 +11,7 @@ from evalgauge.core.pack.check_emit import check_emit
 from evalgauge.core.pack.check_filters import check_filter
 from evalgauge.core.pack.check_keyed import check_keyed
 from evalgauge.core.pack.check_labels import check_labels
+from evalgauge.core.pack.check_window import check_window
 from evalgauge.core.pack.model import (
     CounterSpec,
     ElapsedSpec,
@@ -18,6 +19,7 @@ from evalgauge.core.pack.model import (
     HistogramSpec,
     KeyedSpec,
     ProgressSpec,
+    WindowSpec,
 )
 from evalgauge.core.pack.names import (
     OWN_PACK,
@@ -50,17 +52,26 @@ def check_metrics(check: Check) -> None:
         known = _check_on(check, path, name, metric)
         if isinstance(metric, HistogramSpec | ElapsedSpec):
             _check_buckets(check, path, name, metric)
-        if isinstance(metric, KeyedSpec):
-            if known:
-                check_keyed(check, path, name, metric)
-        else:
-            _check_counting(check, path, name, metric, known=known)
+        _check_kind(check, path, name, metric, known=known)
         if known and PROCESS not in metric.on:
             check_emit(check, path, name, metric)
         if known and metric.where is not None:
             check_filter(check, (*path, "where"), metric.where, metric.on)
         if known or PROCESS in metric.on:
             check_labels(check, path, name, metric)
+
+
+def _check_kind(check: Check, path: Path_, name: str, metric: MetricSpec, *, known: bool) -> None:
+    """What only metrics of its kind have; `known` says that its event types are."""
+    if isinstance(metric, KeyedSpec):
+        if known:
+            check_keyed(check, path, name, metric)
+    elif isinstance(metric, WindowSpec):
+        if known:
+            _check_value(check, path, name, metric)
+            check_window(check, path, name, metric)
+    else:
+        _check_counting(check, path, name, metric, known=known)
 
 
 def _check_counting(check: Check, path: Path_, name: str, metric: CountingSpec, *, known: bool) -> None:
@@ -119,7 +130,7 @@ def _check_on(check: Check, path: Path_, name: str, metric: MetricSpec) -> bool:
             continue
         known = False
         if event == PROCESS:
-            if isinstance(metric, KeyedSpec):
+            if isinstance(metric, KeyedSpec | WindowSpec):
                 check.report(where, f"metric `{name}`: `{PROCESS}` sends no events, and has no keys")
             elif check.pack.pack != OWN_PACK:
                 hint = suggest(event, check.events)
@@ -155,14 +166,14 @@ def _check_process(check: Check, path: Path_, name: str, metric: CountingSpec) -
         )
 
 
-def _check_unit_name(check: Check, path: Path_, name: str, metric: CountingSpec) -> None:
+def _check_unit_name(check: Check, path: Path_, name: str, metric: CountingSpec | WindowSpec) -> None:
     if metric.unit is not None and metric.unit not in UNITS:
         check.report(
             (*path, "unit"), f"metric `{name}`: unknown unit `{metric.unit}`", suggest(metric.unit, UNITS)
         )
 
 
-def _check_value(check: Check, path: Path_, name: str, metric: CountingSpec) -> None:
+def _check_value(check: Check, path: Path_, name: str, metric: CountingSpec | WindowSpec) -> None:
     if isinstance(metric, HistogramSpec) and metric.value is None and not check.is_broken(*path):
         hint = "Give `value`: the field to observe."
         check.report(path, f"key `value` of `{name}` is missing", hint, at_key=True)
@@ -202,7 +213,9 @@ def _numbers(check: Check, event: str) -> list[str]:
     return [name for name, spec in check.events[event].columns.items() if spec.type in {"number", "integer"}]
 
 
-def _check_value_field(check: Check, path: Path_, metric: CountingSpec, event: str, spec: FieldSpec) -> None:
+def _check_value_field(
+    check: Check, path: Path_, metric: CountingSpec | WindowSpec, event: str, spec: FieldSpec
+) -> None:
     name, where = path[-1], (*path, "value")
     if spec.type not in {"number", "integer"}:
         message = (

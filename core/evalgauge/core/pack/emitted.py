@@ -16,7 +16,9 @@ from evalgauge.core.pack.model import (
     HistogramSpec,
     PatternSpec,
     ProgressSpec,
+    WindowSpec,
 )
+from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,6 +87,8 @@ def emitted(name: str, metric: MetricSpec, unit: str) -> list[Emitted]:
             found = list(deviation(name, metric))
         case ProgressSpec():
             found = progress(name, metric).all()
+        case WindowSpec():
+            found = list(window(name, metric, unit).values())
         case CounterSpec():
             found = [Emitted(name, "counter", metric.help, unit, labels)]
         case HistogramSpec():
@@ -179,6 +183,42 @@ def percent(ratio: float) -> str:
     return f"{ratio * 100:.6g}"
 
 
+def window(name: str, metric: WindowSpec, unit: str) -> dict[str, Emitted]:
+    """What `window` is exposed as, by what each family says; the base unit stands last in their names."""
+    base = next((f"_{one}" for one in _BASES if name.endswith(f"_{one}")), "")
+    stem, labels, told = name.removesuffix(base), tuple(metric.labels), metric.help
+    found = {
+        "count": Emitted(f"{stem}_count", "gauge", f"{told} Events in the newest window.", "", labels),
+    }
+    says = {"sum": "Sum", "mean": "Mean", "min": "Least", "max": "Greatest"}
+    found |= {
+        one: Emitted(f"{stem}_{one}{base}", "gauge", f"{told} {word} in the newest window.", unit, labels)
+        for one, word in says.items()
+    }
+    found = {one: found[one] for one in found if one in metric.shown}
+    if metric.distinct is not None:
+        told_distinct = f"{told} Different values of {metric.distinct} in the newest window."
+        found["distinct"] = Emitted(f"{stem}_distinct", "gauge", told_distinct, "", labels)
+    if metric.quantiles:
+        shares = {"quantile": tuple(_number(share) for share in metric.quantiles)}
+        told_shares = f"{told} Quantiles in the newest window, within 1 %."
+        found["quantile"] = Emitted(name, "gauge", told_shares, unit, labels, shares)
+    found["end"] = Emitted(
+        f"{stem}_end_timestamp_seconds",
+        "gauge",
+        f"{told} When the newest window ended.",
+        "seconds",
+        labels if metric.events else (),
+    )
+    if metric.distinct is not None:
+        told_evicted = f"{told} Values forgotten because there were too many."
+        found["evicted"] = Emitted(f"{stem}_evicted", "counter", told_evicted)
+    return found
+
+
+_BASES = sorted({unit.base for unit in UNITS.values() if unit.base})
+
+
 def deviation(name: str, metric: DeviationSpec) -> tuple[Emitted, Emitted, Emitted]:
     """What `deviation` is exposed as: values beyond, values judged, keys evicted."""
     labels, told = tuple(metric.labels), metric.help
@@ -193,7 +233,7 @@ def elapsed(name: str, metric: ElapsedSpec) -> tuple[Emitted, ...]:
     """What `elapsed` is exposed as: times, limits, expired, unmatched, evicted, open, oldest open."""
     labels, stem = tuple(metric.labels), name.removesuffix("_seconds")
     limits = {
-        "limit": tuple(map(_seconds, metric.within)),
+        "limit": tuple(map(_number, metric.within)),
         "result": ("met", "missed"),
     }
     told = metric.help
@@ -216,5 +256,5 @@ def elapsed(name: str, metric: ElapsedSpec) -> tuple[Emitted, ...]:
     )
 
 
-def _seconds(limit: float) -> str:
-    return str(int(limit)) if limit.is_integer() else repr(limit)
+def _number(number: float) -> str:
+    return str(int(number)) if number.is_integer() else repr(number)

@@ -637,9 +637,71 @@ class ProgressSpec(_Keyed):
         return {**self.labels, **self.by}
 
 
+class WindowSpec(_Metric):
+    """What the events of the newest full stretch of time, or the last so many events, come to."""
+
+    type: Literal["window"] = Field(description="Gauges of the newest window that is closed.")
+    on: OneOrMany = Field(min_length=1, description="Event type or types it sees.")
+    value: str | None = Field(
+        default=None, description="Field whose values it sums up; needed by all of `show` but `count`."
+    )
+    unit: str | None = Field(default=None, description="Unit of the value where its field declares none.")
+    distinct: str | None = Field(
+        default=None, description="Field whose different values are counted. It is text, in every event type."
+    )
+    size: Duration | None = Field(default=None, description="Length of a window, in event time; or `events`.")
+    every: Duration | None = Field(
+        default=None, description="So often a window ends; it divides `size`. Without it they do not overlap."
+    )
+    lateness: Duration = Field(
+        default=0.0,
+        description="So long after a window's end, in event time, it takes in what comes out of order; then it closes.",
+    )
+    events: int | None = Field(
+        default=None, ge=1, le=10**9, description="Events of a window, in the order of the stream; or `size`."
+    )
+    every_events: int | None = Field(
+        default=None,
+        ge=1,
+        description="So often a window ends; it divides `events`. Without it they do not overlap.",
+    )
+    show: list[Literal["count", "sum", "mean", "min", "max"]] = Field(
+        default_factory=list, description="What is shown; without it, all that can be."
+    )
+    quantiles: list[float] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Shares from 0 to 1: the value at each, 1 % right or left of it at most, is shown.",
+    )
+    keys: int = Field(
+        default=DEFAULT_KEY_LIMIT,
+        ge=1,
+        description="With `distinct`: values held of one partition, each once for every step and label set.",
+    )
+    ttl: Duration = Field(
+        default=DEFAULT_TTL,
+        description="With `events`: so long after its newest event, in event time, a window is shown.",
+    )
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return self.on
+
+    @property
+    def by_key(self) -> bool:
+        """Whether replicas' values cannot be put together, so that partitions must have keys."""
+        return bool(self.events or self.distinct or self.quantiles)
+
+    @property
+    def shown(self) -> list[str]:
+        """What is shown of counts and sums."""
+        return [*self.show] or ["count", *(["sum", "mean", "min", "max"] if self.value else [])]
+
+
 CountingSpec = CounterSpec | GaugeSpec | HistogramSpec
 KeyedSpec = ElapsedSpec | ActiveSpec | DeviationSpec | PatternSpec | ProgressSpec
-MetricSpec = Annotated[CountingSpec | KeyedSpec, Field(discriminator="type")]
+MetricSpec = Annotated[CountingSpec | KeyedSpec | WindowSpec, Field(discriminator="type")]
 
 
 class ParameterSpec(Strict):
