@@ -329,7 +329,7 @@ ORDERED = st.lists(EVENTS, max_size=60).map(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(EVENTS, max_size=60) | ORDERED, st.data())
 def test_windows_hold_what_the_events_say_wherever_the_stream_is_cut(
     stream: list[Told], data: st.DataObject
@@ -383,7 +383,7 @@ def follow(stream: Sequence[Told], bound: int, cuts: Sequence[int], restarts: se
         bench.store.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), EVENTS), max_size=80), st.data())
 def test_partitions_of_one_process_are_shown_together_and_move(
     stream: list[tuple[int, Told]], data: st.DataObject
@@ -415,6 +415,13 @@ def test_partitions_of_one_process_are_shown_together_and_move(
 def run(at: int, team: str = "a", ms: float = 1.0, who: str = "v") -> Told:
     """One run."""
     return Told(rest=False, team=team, who=who, ms=ms, level=ms, time=at)
+
+
+def test_what_is_over_by_the_time_of_the_event_itself_is_not_evicted() -> None:
+    """Values go for their number only after time has taken its own."""
+    stream = [run(at, who=who) for at, who in ((0, "v"), (1, "w"), (40, "x"), (41, "y"), (75, "z"))]
+    assert Seen(stream, 5).evicted == 0
+    follow(stream, 5, [5], set())
 
 
 def test_where_nothing_comes_windows_close_by_the_clock_and_what_is_over_vanishes(tmp_path: Path) -> None:
