@@ -12,6 +12,7 @@ from evalgauge.core.deadletters import DeadLetterBox, Wanted
 from evalgauge.core.document import parse_document
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
 from evalgauge.core.instruments.active import Active
+from evalgauge.core.instruments.consistency import Consistency
 from evalgauge.core.instruments.counter import Counter
 from evalgauge.core.instruments.deviation import Deviation
 from evalgauge.core.instruments.elapsed import Elapsed
@@ -48,6 +49,7 @@ KINDS: dict[str, type[Instrument]] = {
     "pattern": Pattern,
     "progress": Progress,
     "window": Window,
+    "consistency": Consistency,
 }
 NOON = 1_700_000_000.0
 """When everything happens, unless a test moves the clock."""

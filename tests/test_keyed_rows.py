@@ -14,7 +14,7 @@ from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape
 from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments import keyed_rows
-from evalgauge.core.instruments.keyed_rows import Keyer, rounds
+from evalgauge.core.instruments.keyed_rows import Keyer, KeysOf, rounds
 from evalgauge.core.keys import LocalKeys
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.model import CounterSpec
@@ -33,7 +33,8 @@ def keyed(stream: list[tuple[str, str | None, int]], cuts: list[int]) -> list[Ke
     """What a stream of (type, key, minute) is reduced to, cut into batches before the given events."""
     shape = CloudEventsShape(dict(lab().events))
     types = {type_: lab().events[type_] for type_ in SPEC.on}
-    keyer, found = Keyer(Declared("lab", "lab_doors", SPEC, types), ["who"]), []
+    declared = Declared("lab", "lab_doors", SPEC, types)
+    keyer, found = Keyer(declared, KeysOf(declared, ["who"])), []
     encoders: dict[tuple[str, ...], Encoder] = {}
     told: list[Any] = [
         event(n, type_, time=f"2026-11-21T10:{minute:02}:00Z", **({} if key is None else {"who": key}))

@@ -126,6 +126,7 @@ _PARTS = {
     "AnyOf": "[filter](#filters)",
     "Comparison": "[comparison](#filters)",
     "BucketSpec": "[bucket](#derived-fields)",
+    "ConsistencySpec": "[consistency](#consistency)",
     "CounterSpec": "[counter](#counter)",
     "DashboardSpec": "[dashboard](#dashboard)",
     "DeviationSpec": "[deviation](#deviation)",

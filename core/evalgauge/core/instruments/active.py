@@ -9,7 +9,7 @@ import numpy as np
 from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.keyed_part import KeyedPart, surplus
-from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.emitted import active
@@ -37,7 +37,7 @@ class ReducingActive:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, ActiveSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(declared, spec.key)
+        self._keyer = Keyer(declared, KeysOf(declared, spec.key))
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""

@@ -12,7 +12,7 @@ from evalgauge.core.emission import Emitter, Hits
 from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.keyed_part import KeyedPart, Span, surplus
-from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, rounds
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf, rounds
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.emitted import deviation
@@ -40,7 +40,7 @@ class ReducingDeviation:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, DeviationSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(declared, spec.key, spec.value)
+        self._keyer = Keyer(declared, KeysOf(declared, spec.key), spec.value)
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""

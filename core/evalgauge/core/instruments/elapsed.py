@@ -12,7 +12,7 @@ from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.histogram import bucket_of, in_base_unit
 from evalgauge.core.instruments.increments import SUM_WORDS, add_values, shown_sums
 from evalgauge.core.instruments.keyed_part import KeyedPart
-from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.instruments.waiting import Outcome, Terms, Waiting
 from evalgauge.core.pack.emitted import elapsed
@@ -39,7 +39,7 @@ class ReducingElapsed:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, ElapsedSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(declared, spec.key)
+        self._keyer = Keyer(declared, KeysOf(declared, spec.key))
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""

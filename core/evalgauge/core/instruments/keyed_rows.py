@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -70,6 +70,16 @@ class _Some(NamedTuple):
     values: NDArray[np.float64] | None
 
 
+class Numbered(Protocol):
+    """Keys of a metric's events as numbers."""
+
+    def numbers(self, columns: Columns) -> NDArray[np.intp]:
+        """The numbers (n,) of a batch's keys, `NO_KEY` where there is none."""
+
+    def announce(self) -> list[str]:
+        """The keys of the numbers that follow those told before."""
+
+
 class KeysOf:
     """The keys of one metric's events, and which of them its owner knows."""
 
@@ -100,15 +110,15 @@ class Keyer:
     """
 
     def __init__(
-        self, declared: Declared, key: Sequence[str], value: str | None = None, least: float = -np.inf
+        self, declared: Declared, keys: Numbered | None, value: str | None = None, least: float = -np.inf
     ) -> None:
-        """`key` and `value` are fields of every event type that the metric is `on`; there may be none of either.
+        """`value` is a field of every event type that the metric is `on`; there may be none, and no keys.
 
         A value below `least` is none.
         """
         spec = declared.spec
         self._grouper = Grouper(spec)
-        self._keys = KeysOf(declared, key) if key else None
+        self._keys = keys
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
         self._value, self._least = value, least
         self._held: list[_Some] = []
@@ -118,11 +128,10 @@ class Keyer:
         """Add one batch."""
         keys = np.zeros(columns.n, np.intp) if self._keys is None else self._keys.numbers(columns)
         usable = keys >= 0
-        if self._value is not None:
-            numbers = columns.numbers(self._value)
-            usable &= np.isfinite(numbers) & (numbers >= self._least)
+        numbers, fit = self._values(columns)
+        usable &= fit
         for group in self._grouper.rows(columns, usable):
-            values = None if self._value is None else group.of(columns.numbers(self._value))
+            values = None if numbers is None else group.of(numbers)
             times = group.of(columns.times())
             clock = np.full(len(times), NEVER) if columns.clock is None else group.of(columns.clock)
             place = self._places[columns.type]
@@ -131,6 +140,13 @@ class Keyer:
                 one = _only(one, times <= columns.latest)
                 self._early += len(times) - len(one.times)
             self._held.append(one)
+
+    def _values(self, columns: Columns) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+        """The value of each event (n,), None where none is wanted; and whether it can be used (n,)."""
+        if self._value is None:
+            return None, np.ones(columns.n, np.bool_)
+        values = columns.numbers(self._value)
+        return values, np.isfinite(values) & (values >= self._least)
 
     def take(self) -> KeyedRows | None:
         """Everything since the last call, None if there is nothing."""

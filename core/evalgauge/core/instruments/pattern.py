@@ -11,7 +11,7 @@ from evalgauge.core.emission import Emitter, Hits
 from evalgauge.core.instrument import Declared, Merged, meaning
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.keyed_part import KeyedPart, Span, surplus
-from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, rounds
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf, rounds
 from evalgauge.core.instruments.matchers import NEVER, Every, InOrder, Matcher, OftenAmong, OftenWithin
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
@@ -39,7 +39,7 @@ class ReducingPattern:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, PatternSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(declared, spec.key)
+        self._keyer = Keyer(declared, KeysOf(declared, spec.key))
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""

@@ -9,7 +9,7 @@ import numpy as np
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.grouping import Slots, series_index
 from evalgauge.core.instruments.histogram import NEVER_NEGATIVE, in_base_unit
-from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
+from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf
 from evalgauge.core.instruments.sketch import quantiles
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.instruments.window_part import Terms, Windows
@@ -38,7 +38,8 @@ class ReducingWindow:
         spec = declared.spec
         assert isinstance(spec, WindowSpec)  # noqa: S101 - the entry point's name says so
         least = 0.0 if UNITS[unit_of(declared) or "1"].base in NEVER_NEGATIVE else -np.inf
-        self._keyer = Keyer(declared, [spec.distinct] if spec.distinct else [], spec.value, least)
+        keys = KeysOf(declared, [spec.distinct]) if spec.distinct else None
+        self._keyer = Keyer(declared, keys, spec.value, least)
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""

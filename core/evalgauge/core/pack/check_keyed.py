@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
+from evalgauge.core.pack.check_consistency import check_consistency
 from evalgauge.core.pack.check_progress import check_ids, check_progress
 from evalgauge.core.pack.emitted import emitted
-from evalgauge.core.pack.model import ActiveSpec, ElapsedSpec, PatternSpec, ProgressSpec
+from evalgauge.core.pack.model import ActiveSpec, ConsistencySpec, ElapsedSpec, PatternSpec, ProgressSpec
 
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
@@ -40,6 +41,8 @@ def check_keyed(check: Check, path: Path_, name: str, metric: KeyedSpec) -> None
         _check_pattern(check, path, name, metric)
     elif isinstance(metric, ProgressSpec):
         check_progress(check, path, name, metric)
+    elif isinstance(metric, ConsistencySpec):
+        check_consistency(check, path, name, metric)
     else:
         _check_judged(check, path, name, metric)
     added = {label for family in emitted(name, metric, "") for label in family.more}

@@ -25,6 +25,7 @@ _A = {
     "pattern": "this",
     "progress": "this",
     "window": "a window",
+    "consistency": "a distribution",
 }
 
 

@@ -13,6 +13,7 @@ from evalgauge.core.pack.check_keyed import check_keyed
 from evalgauge.core.pack.check_labels import check_labels
 from evalgauge.core.pack.check_window import check_window
 from evalgauge.core.pack.model import (
+    ConsistencySpec,
     CounterSpec,
     ElapsedSpec,
     GaugeSpec,
@@ -50,7 +51,7 @@ def check_metrics(check: Check) -> None:
         taken |= dict.fromkeys(exposed_names(name, metric), name)
         _check_name(check, path, name, metric)
         known = _check_on(check, path, name, metric)
-        if isinstance(metric, HistogramSpec | ElapsedSpec):
+        if isinstance(metric, HistogramSpec | ElapsedSpec | ConsistencySpec):
             _check_buckets(check, path, name, metric)
         _check_kind(check, path, name, metric, known=known)
         if known and PROCESS not in metric.on:
@@ -149,6 +150,8 @@ def _place(metric: MetricSpec, index: int) -> Path_:
         return ("begin",) if index == 0 else ("end", index - 1)
     if isinstance(metric, ProgressSpec) and index >= len(metric.on_):
         return ("expected", metric.on[index])
+    if isinstance(metric, ConsistencySpec):
+        return ("comparison",) if index == 0 else ("complete",)
     return ("on", index)
 
 
@@ -287,7 +290,9 @@ def _check_moved(check: Check, path: Path_, name: str, metric: GaugeSpec) -> Non
         check.report((*path, "across"), message, "Write `across: sum`.")
 
 
-def _check_buckets(check: Check, path: Path_, name: str, metric: HistogramSpec | ElapsedSpec) -> None:
+def _check_buckets(
+    check: Check, path: Path_, name: str, metric: HistogramSpec | ElapsedSpec | ConsistencySpec
+) -> None:
     where = (*path, "buckets")
     for index, (lower, upper) in enumerate(pairwise(metric.buckets), 1):
         if lower == upper:
@@ -296,7 +301,7 @@ def _check_buckets(check: Check, path: Path_, name: str, metric: HistogramSpec |
             check.report(
                 (*where, index), f"metric `{name}`: bucket {upper:g} comes after {lower:g}", "Sort them."
             )
-    if isinstance(metric, ElapsedSpec):
+    if not isinstance(metric, HistogramSpec):
         return
     unit, base = UNITS.get(unit_of(metric, check.events) or ""), base_unit(metric, check.events)
     if unit is None or not base:

@@ -10,6 +10,7 @@ import numpy as np
 from evalgauge.core.families import Family
 from evalgauge.core.pack.model import (
     ActiveSpec,
+    ConsistencySpec,
     CounterSpec,
     DeviationSpec,
     ElapsedSpec,
@@ -83,6 +84,8 @@ def emitted(name: str, metric: MetricSpec, unit: str) -> list[Emitted]:
             found = list(active(name, metric))
         case PatternSpec():
             found = list(pattern(name, metric))
+        case ConsistencySpec():
+            found = list(consistency(name, metric))
         case DeviationSpec():
             found = list(deviation(name, metric))
         case ProgressSpec():
@@ -226,6 +229,32 @@ def deviation(name: str, metric: DeviationSpec) -> tuple[Emitted, Emitted, Emitt
         Emitted(name, "counter", told, "", labels, {"side": ("above", "below")}),
         Emitted(f"{name}_judged", "counter", f"{told} Values whose key had enough history.", "", labels),
         Emitted(f"{name}_evicted", "counter", f"{told} Keys forgotten because there were too many."),
+    )
+
+
+def consistency(name: str, metric: ConsistencySpec) -> tuple[Emitted, Emitted, Emitted, Emitted, Emitted]:
+    """What `consistency` is exposed as: ratios, where they came from, nodes without one, repeats, nodes evicted."""
+    labels, told, stem = tuple(metric.labels), metric.help, name.removesuffix("_ratio")
+    return (
+        Emitted(name, "histogram", told, "ratio", labels, bounds=tuple(metric.buckets)),
+        Emitted(
+            f"{stem}_observed",
+            "counter",
+            f"{told} Ratios by where they came from.",
+            "",
+            labels,
+            {"source": ("given", "computed")},
+        ),
+        Emitted(
+            f"{stem}_incomplete",
+            "counter",
+            f"{told} Completed nodes that have none.",
+            "",
+            labels,
+            {"reason": ("missing", "large")},
+        ),
+        Emitted(f"{stem}_repeated", "counter", f"{told} Completions after no comparison.", "", labels),
+        Emitted(f"{stem}_evicted", "counter", f"{told} Nodes forgotten because there were too many."),
     )
 
 

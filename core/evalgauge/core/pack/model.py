@@ -567,6 +567,36 @@ class PatternSpec(_Keyed):
         return "1"
 
 
+class ConsistencySpec(_Keyed):
+    """How consistent the pairwise comparisons of a node are when it is completed: Saaty's consistency ratio."""
+
+    type: Literal["consistency"] = Field(description="A distribution of consistency ratios.")
+    comparison: str = Field(description="Event type that compares two elements of a node.")
+    left: str = Field(description="Its field that names the one element; text.")
+    right: str = Field(description="Its field that names the other.")
+    value: str = Field(description="Its field that says how much more `left` is than `right`: above zero.")
+    complete: str = Field(description="Event type that completes a node; its fields give the labels.")
+    given: str | None = Field(
+        default=None, description="Field of `complete` that may hold the ratio; else it is computed."
+    )
+    buckets: list[float] = Field(min_length=1, description="Upper bounds, ascending, without +Inf.")
+
+    @property
+    def on(self) -> list[str]:
+        """The event types it sees; the first compares."""
+        return [self.comparison, self.complete]
+
+    @property
+    def labelled(self) -> list[str]:
+        """The event types that have its labels."""
+        return [self.complete]
+
+    @property
+    def unit(self) -> str:
+        """Of what it observes."""
+        return "ratio"
+
+
 class ProgressSpec(_Keyed):
     """How far the pairs of a key have come, when they will be done, and when milestones were reached."""
 
@@ -700,7 +730,7 @@ class WindowSpec(_Metric):
 
 
 CountingSpec = CounterSpec | GaugeSpec | HistogramSpec
-KeyedSpec = ElapsedSpec | ActiveSpec | DeviationSpec | PatternSpec | ProgressSpec
+KeyedSpec = ElapsedSpec | ActiveSpec | DeviationSpec | PatternSpec | ConsistencySpec | ProgressSpec
 MetricSpec = Annotated[CountingSpec | KeyedSpec | WindowSpec, Field(discriminator="type")]
 
 
