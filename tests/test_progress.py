@@ -98,6 +98,9 @@ MILESTONES = {"25": Fraction(1, 4), "50": Fraction(1, 2), "75": Fraction(3, 4), 
 BEGAN = NOON - 10_000
 
 
+Time = float | Fraction
+
+
 class Told(NamedTuple):
     """One event."""
 
@@ -109,7 +112,7 @@ class Told(NamedTuple):
     who: str | None
     done: float | None
     parts: float | None
-    time: float
+    time: Time
     """Seconds after `BEGAN`."""
 
     def line(self, number: int) -> bytes:
@@ -121,7 +124,7 @@ class Told(NamedTuple):
             data["parts"] = math.floor(self.parts)
         if self.what == "told":
             data |= {"part": self.part, "floor": self.floor, "who": self.who, "done": self.done}
-        time = datetime.fromtimestamp(BEGAN + self.time, UTC).isoformat()
+        time = datetime.fromtimestamp(BEGAN + float(self.time), UTC).isoformat()
         one = {"id": str(number), "source": "/s", "type": f"build.{self.what}", "time": time, "data": data}
         return lines(one)[0] + b"\n"
 
@@ -147,7 +150,7 @@ class Labels:
 class Pair:
     """One pair."""
 
-    def __init__(self, value: Fraction, time: float, labels: tuple[str, str, str]) -> None:
+    def __init__(self, value: Fraction, time: Time, labels: tuple[str, str, str]) -> None:
         self.value, self.newest, self.labels = value, time, labels
 
 
@@ -155,11 +158,13 @@ class House:
     """One key."""
 
     def __init__(self) -> None:
-        self.newest = self.told_at = self.planned_at = -math.inf
+        self.newest: Time = -math.inf
+        self.told_at: Time = -math.inf
+        self.planned_at: Time = -math.inf
         self.label = ""
         self.planned = 0
-        self.points: list[tuple[float, Fraction]] = []
-        self.since = 0.0
+        self.points: list[tuple[Time, Fraction]] = []
+        self.since: Time = 0.0
 
 
 class Oracle:
@@ -167,21 +172,23 @@ class Oracle:
 
     def __init__(self, every: int, points: int = POINTS) -> None:
         self.every, self.most = every, points
-        self.clock = -math.inf
+        self.clock: Time = -math.inf
         self.seen = self.late = self.unobserved = self.evicted = self.milestones_evicted = 0
         self.houses: dict[tuple[str, str], House] = {}
         self.pairs: dict[tuple[str, str, str, str], Pair] = {}
-        self.reached: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
+        self.reached: dict[tuple[str, str], dict[str, tuple[Time, str]]] = {}
         self.fired: list[tuple[str, str, int]] = []
         self.labels = {"house": Labels(2), "floor": Labels(1000), "who": Labels(2)}
 
-    def forget(self, clock: float) -> None:
+    def forget(self, clock: Time) -> None:
         """What time has passed."""
         self.pairs = {name: pair for name, pair in self.pairs.items() if pair.newest + TTL > clock}
         self.houses = {name: house for name, house in self.houses.items() if house.newest + TTL > clock}
 
     def take(self, one: Told) -> None:
         """The next event."""
+        # Milliseconds are no sums of halves: what lies on a limit must not depend on how a float is rounded.
+        one = one._replace(time=Fraction(round(one.time * 1000), 1000))
         before, ahead = self.clock, BEGAN + one.time > NOON + AHEAD
         self.clock = before if ahead else max(before, one.time)
         if one.what == "lit":
@@ -275,7 +282,7 @@ class Oracle:
             del self.reached[name]
             self.milestones_evicted += 1
 
-    def clock_after(self) -> float:
+    def clock_after(self) -> Time:
         """How far time is now."""
         return self.clock
 
@@ -517,7 +524,9 @@ def test_the_line_is_drawn_through_the_last_hundred_points(
     for done, step in steps:
         now = round(now + step, 3)
         stream.append(told(done, now))
-    points: dict[float, float] = {one.time: math.floor(round((one.done or 0) * 1e7)) / 1e9 for one in stream}
+    points: dict[float, float] = {
+        float(one.time): math.floor(round((one.done or 0) * 1e7)) / 1e9 for one in stream
+    }
     times, means = list(points)[-100:], list(points.values())[-100:]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
     with tempfile.TemporaryDirectory() as name:
