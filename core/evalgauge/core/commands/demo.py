@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import click
@@ -16,36 +17,47 @@ import click
 from evalgauge.core import logs
 from evalgauge.core.commands import options
 from evalgauge.core.config import load_config
-from evalgauge.core.demo.evaluations import Evaluations
-from evalgauge.core.demo.judgments import Judgments
 from evalgauge.core.demo.live import Live, Samples, scrape
+from evalgauge.core.demo.script import SCRIPT, going_on
 from evalgauge.core.demo.sender import Sender
-from evalgauge.core.demo.timeline import Timeline
+from evalgauge.core.demo.week import DAY, MINUTE, WEEK, in_week, moment
+from evalgauge.core.demo.world import PACKS, world
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.process import Process
 
 METRICS = "127.0.0.1:9464"
 DOOR = "127.0.0.1:8080"
 DOOR_PATH = "/v1/events"
-_EVALUATIONS_SHARE = 0.02
-"""Evaluations begun for each judgment: each of them is some twenty events."""
 _COLUMNS = (
     "time",
     "judgments",
-    "per s",
     "failed",
     "p95",
     "confidence",
     "comparisons",
-    "active",
+    "waiting",
     "refused",
     "series",
 )
-_WIDTHS = (6, 11, 8, 8, 8, 12, 13, 8, 9, 8)
+_WIDTHS = (10, 11, 8, 8, 12, 13, 9, 9, 8)
+
+
+class _Begin(click.ParamType[float]):
+    """A day, or a time of one; UTC unless it says otherwise."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Unix time of a text."""
+        try:
+            when = datetime.fromisoformat(str(value))
+        except ValueError as error:
+            self.fail(f"{error}; write it as 2026-03-02 or 2026-03-02T10:00Z", param, ctx)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 @click.command(
-    epilog="Example: evalgauge demo --for 30s --rate 200 --seed 7",
+    epilog="Example: evalgauge demo --begin 2026-03-02 --for 30s --seed 7",
     short_help="Show the main job on made-up events, with nothing to set up.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
@@ -53,11 +65,25 @@ _WIDTHS = (6, 11, 8, 8, 8, 12, 13, 8, 9, 8)
     "--for", "duration", type=options.Age(), default="60s", show_default=True, help="How long; 0 is for ever."
 )
 @click.option(
-    "--rate", type=click.FloatRange(0.1, 20_000), default=50, show_default=True, help="Judgments a second."
+    "--begin",
+    type=_Begin(),
+    help="When what is played begins, as 2026-03-02 or 2026-03-02T10:00Z; default a Sunday, three days ago or more.",
 )
 @click.option(
-    "--speed", type=click.FloatRange(0.1, 100), default=1, show_default=True, help="How fast demo time goes."
+    "--speed",
+    type=click.FloatRange(1, 1_000_000),
+    default=3 * DAY / MINUTE,
+    show_default="three days in a minute",
+    help="How many times as fast as it went the past is played; then it goes on as fast as the clock.",
 )
+@click.option(
+    "--rate",
+    type=click.FloatRange(1, 1_000),
+    default=1,
+    show_default=True,
+    help="How many times as many judgments are made.",
+)
+@click.option("--script", is_flag=True, help="Only print what goes wrong when, and which alerts must say so.")
 @click.option(
     "--listen", metavar="HOST:PORT", help=f"Address of /metrics; default {METRICS}, or a free port."
 )
@@ -69,38 +95,63 @@ def command(  # noqa: PLR0913 - they belong together
     *,
     seed: int,
     duration: float,
-    rate: float,
+    begin: float | None,
     speed: float,
+    rate: float,
+    script: bool,
     listen: str | None,
     door: str | None,
     log_level: str | None,
     log_format: str | None,
 ) -> None:
-    """Run evalgauge on loopback with state in a temporary folder, and send it judgments and evaluations over HTTP.
+    """Run evalgauge on loopback with state in a temporary folder, and send it made-up days of events over HTTP.
 
-    Each minute of demo time has a rush and an incident, in which judgments by language models get slow and fail.
-    A share of the events is wrong on purpose: it is refused, and the rest counts. The numbers are read from
-    /metrics as Prometheus would; in the end they must be what was acknowledged.
+    People work in shifts in two time zones, nights and weekends are quiet, a judge drifts, and on Tuesdays things go
+    wrong (--script). The past is played faster than it went, from a Sunday on; where that comes to now it goes on as
+    fast as the clock. A share of the events is wrong on purpose: it is refused, and the rest counts. The numbers are
+    read from /metrics as Prometheus would; in the end they must be what was acknowledged.
     """
+    if script:
+        _print_script()
+        return
+    now = time.time()
+    begin = _last_sunday(now - 3 * DAY) if begin is None else begin
+    if begin >= now:
+        raise click.BadParameter("it must lie in the past", param_hint="--begin")
     logs.set_up(log_level or "warning", log_format or "console")
     addresses = _Addresses(listen or _free(METRICS), door or _free(DOOR))
-    timeline = Timeline(Judgments(seed, rate), Evaluations(seed, rate * _EVALUATIONS_SHARE))
-    sender = Sender(timeline, addresses.events, speed)
+    sender = Sender(world(seed, begin, rate), addresses.events, begin, speed)
     with tempfile.TemporaryDirectory(prefix="evalgauge-demo-") as folder:
         process = Process(
             load_config(
                 None,
                 {},
-                packs=["judgment", "ahp"],
+                packs=[*PACKS],
                 inputs={"door": {"type": "http", "listen": addresses.door, "path": DOOR_PATH}},
                 exporters={"metrics": {"type": "prometheus", "listen": addresses.metrics}},
                 state__folder=folder,
+                # A machine that is held up must not take the past for over.
+                engine__idle_after=60,
                 shutdown_timeout=3,
             )
         )
         show = _Show(addresses, sender, seed, duration, folder)
         _play(process, sender, duration, show)
     sys.exit(show.end())
+
+
+def _last_sunday(now: float) -> float:
+    """Its midnight UTC; Tuesday is two days after."""
+    return now - (in_week(now) - 6 * DAY) % WEEK
+
+
+def _print_script() -> None:
+    for incident in sorted(SCRIPT, key=lambda one: one.start):
+        click.echo(f"{moment(incident.start)} to {moment(incident.end)} UTC: {incident.title}")
+        for one in incident.alerts:
+            labels = ", ".join(f'{name}="{value}"' for name, value in one.labels.items())
+            gone = "stands" if one.gone is None else f"gone {one.gone / MINUTE:g} min after its end"
+            click.echo(f"  {one.alert}{{{labels}}} within {one.within / MINUTE:g} min, {gone}")
 
 
 class _Addresses(NamedTuple):
@@ -192,14 +243,16 @@ class _Show:
         self.interrupted = False
         self._sender, self._seed, self._duration, self._folder = sender, seed, duration, folder
         self._every = min(5.0, max(1.0, duration / 12)) if duration else 5.0
-        self._begun = 0.0
         self._looked = 0.0
         self._samples: Samples = {}
 
     def begin(self) -> None:
         """Say where everything is."""
         length = f"{self._duration:g} s or" if self._duration else ""
-        click.echo(f"evalgauge demo, seed {self._seed}, {length} until Ctrl-C\n".replace("  ", " "))
+        begin = datetime.fromtimestamp(self._sender.begin, UTC).isoformat(timespec="minutes")
+        click.echo(
+            f"evalgauge demo, seed {self._seed}, from {begin}, {length} until Ctrl-C\n".replace("  ", " ")
+        )
         door = self.addresses.events
         for name, text in (
             ("metrics", self.addresses.scrape),
@@ -208,8 +261,12 @@ class _Show:
             ("refused", f"evalgauge deadletter list --state {self._folder}"),
         ):
             click.echo(f"  {name:8} {text}")
-        click.echo("\n" + "".join(name.rjust(width) for name, width in zip(_COLUMNS, _WIDTHS, strict=True)))
-        self._begun = self._looked = time.monotonic()
+        click.echo(
+            "\n"
+            + "".join(name.rjust(width) for name, width in zip(_COLUMNS, _WIDTHS, strict=True))
+            + "  goes wrong"
+        )
+        self._looked = time.monotonic()
         self._samples = scrape(self.addresses.scrape)
 
     def watch(self, stop: threading.Event) -> None:
@@ -232,21 +289,21 @@ class _Show:
         failed = new - live.change(executed, status="success")
         slow = live.quantile("judgment_duration_seconds", 0.95)
         confidence = live.mean("judgment_confidence_ratio")
-        ours = sum(1 for name, _ in samples if name.startswith(("judgment_", "ahp_")))
-        elapsed = round(now - self._begun)
+        own = tuple(f"{pack}_" for pack in PACKS)
+        until = self._sender.until
         cells = (
-            f"{elapsed // 60}:{elapsed % 60:02}",
+            moment(in_week(until)),
             f"{live.total(executed):,.0f}",
-            f"{live.rate(executed):,.1f}",
             f"{100 * failed / new:.1f} %" if new else "-",
             f"{slow:.2f} s" if slow is not None else "-",
             f"{confidence:.2f}" if confidence is not None else "-",
             f"{live.total('ahp_comparisons_total'):,.0f}",
-            f"{live.total('ahp_evaluations_active'):,.0f}",
+            f"{live.total('qna_answer_open'):,.0f}",
             f"{live.total('evalgauge_events_rejected_total'):,.0f}",
-            f"{ours:,}",
+            f"{sum(1 for name, _ in samples if name.startswith(own)):,}",
         )
-        click.echo("".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True)))
+        row = "".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
+        click.echo(f"{row}  {', '.join(one.name for one in going_on(until))}".rstrip())
 
     def end(self) -> int:
         """Print the summary; the exit code: 1 where the metrics do not say what was acknowledged."""

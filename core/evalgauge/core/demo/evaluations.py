@@ -1,93 +1,217 @@
-"""Pairwise-comparison evaluations: evaluators begin, compare item by item, finish nodes, and mostly come to an end."""
+"""Pairwise-comparison evaluations: a shift of sittings for each evaluator, node by node, and one who does not care."""
 
 from __future__ import annotations
 
-import bisect
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evalgauge.core.demo.timeline import SLICE, dice
+from evalgauge.core.demo.script import SLOPPY, SLUGGISH
+from evalgauge.core.demo.timeline import Courses, dice, told
+from evalgauge.core.demo.week import AMERICA, DAY, EUROPE, HOUR, MINUTE, SHIFT, in_week, week_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
-PROJECTS = {"new-office": 4, "supplier-choice": 3, "roadmap": 2}
-"""Project → weight."""
-EVALUATORS = 12
-SCALE = (1 / 9, 1 / 7, 1 / 5, 1 / 3, 1, 3, 5, 7, 9)
-LONGEST = 45.0
-"""Seconds that an evaluation takes at most; a demo has no hours."""
-_KEPT = 512
+    from evalgauge.core.demo.timeline import Told
+    from evalgauge.core.demo.week import Zone
 
-Course = list[tuple[float, dict[str, Any]]]
+ITEMS = 4
+"""Compared in each node, two by two."""
+_PAIRS = [(left, right) for left in range(ITEMS) for right in range(left + 1, ITEMS)]
+_RANDOM_INDEX = 0.9
+"""Saaty's, of a matrix of four."""
+_SITTINGS, _NODES = 8, 2
+"""In a shift, and in a sitting."""
+_WORKDAYS = 5
+_SOURCE = "/demo/evaluations"
+
+
+class Evaluator(NamedTuple):
+    """Somebody who evaluates for one project."""
+
+    name: str
+    project: str
+    zone: Zone
+
+
+EVALUATORS = [
+    Evaluator(f"evaluator-{number:02}", project, zone)
+    for number, (project, zone) in enumerate(
+        [("new-office", EUROPE)] * 6
+        + [("new-office", AMERICA)] * 4
+        + [("supplier-choice", EUROPE)] * 3
+        + [("supplier-choice", AMERICA)] * 2
+        + [("roadmap", EUROPE)] * 3
+        + [("roadmap", AMERICA)] * 2,
+        1,
+    )
+]
+SLOPPY_ONE = Evaluator("evaluator-99", "supplier-choice", EUROPE)
 
 
 class Evaluations:
-    """Evaluations that begin `rate` times a second; each one's whole course follows from its number."""
+    """The evaluations of a company; those that began before `since` (Unix time) are left out."""
 
-    def __init__(self, seed: int, rate: float) -> None:
+    def __init__(self, seed: int, since: float = 0.0) -> None:
         self._seed = seed
-        self._every = 1 / rate
-        self._courses: OrderedDict[int, Course] = OrderedDict()
+        self._courses = Courses(self._drawn, DAY, 2 * DAY, since)
 
-    def during(self, number: int) -> Iterator[tuple[float, dict[str, Any]]]:
-        """What the evaluations that are under way do in one slice."""
-        start, end = number * SLICE, (number + 1) * SLICE
-        first = max(0, int((start - LONGEST) / self._every))
-        for which in range(first, int(end / self._every) + 1):
-            course = self._course(which)
-            for at, event in course[bisect.bisect_left(course, start, key=lambda one: one[0]) :]:
-                if at >= end:
-                    break
-                yield at, event
+    def during(self, number: int) -> Iterator[Told]:
+        """What evaluators do in one slice."""
+        return self._courses.during(number)
 
-    def _course(self, which: int) -> Course:
-        course = self._courses.get(which)
-        if course is None:
-            course = self._courses[which] = self._drawn(which)
-            if len(self._courses) > _KEPT:
-                self._courses.popitem(last=False)
-        return course
+    def _drawn(self, day: int) -> Iterator[list[Told]]:
+        """Everybody's day, which begins at midnight UTC."""
+        for evaluator in EVALUATORS:
+            roll = dice("evaluations", self._seed, evaluator.name, day)
+            weekday = int(in_week(day * DAY) // DAY)
+            if roll.random() < (0.95 if weekday < _WORKDAYS else 0.15):
+                yield _Shift(self._seed, roll, evaluator, day).told
+        if int(SLOPPY.start // DAY) == int(in_week(day * DAY) // DAY):
+            yield _Shift(self._seed, dice("sloppy", self._seed, day), SLOPPY_ONE, day, sloppy=True).told
 
-    def _drawn(self, which: int) -> Course:
-        roll = dice("evaluations", self._seed, which)
-        begun = (which + 0.8 * roll.random()) * self._every
-        at = begun
-        project = roll.choices([*PROJECTS], [*PROJECTS.values()])[0]
-        who = {"project_id": project, "evaluator_id": f"evaluator-{roll.randrange(EVALUATORS) + 1:02}"}
-        session = {"session_id": f"s-{self._seed}-{which}"}
-        whole = who | {"evaluation_id": f"e-{self._seed}-{which}"}
-        course: Course = []
 
-        def tell(type_: str, data: dict[str, Any]) -> None:
-            identity = f"a-{self._seed}-{which}-{len(course)}"
-            envelope = {"specversion": "1.0", "id": identity, "source": "/demo/evaluations", "type": type_}
-            course.append((at, envelope | {"data": data}))
+class _Shift:
+    """One evaluator's day: one evaluation, in as many sittings as the shift has hours."""
 
-        nodes = roll.randint(2, 5)
-        gives_up = roll.random() < 0.15
-        careless = roll.random() < 0.2
-        pace = roll.uniform(0.3, 1.6)
-        tell("ahp.session.started", who | session)
-        tell("ahp.evaluation.started", whole | {"comparisons_expected": nodes * 3})
-        for node in range(nodes):
-            here = {"node_id": f"node-{node + 1}", "level": 1 if node == 0 else 2}
-            for place in range(3):
-                took = roll.lognormvariate(0, 0.4) * pace
-                at = min(at + took, begun + LONGEST - 1)
-                value = 12 if roll.random() < 0.01 else round(roll.choice(SCALE), 4)
-                compared = {"left": f"item-{place + 1}", "right": f"item-{place + 2}", "value": value}
-                tell(
-                    "ahp.comparison.submitted",
-                    whole | session | here | compared | {"duration_ms": round(took * 1000)},
-                )
-            tell("ahp.progress.updated", who | here | {"progress": 100})
-            ratio = abs(roll.gauss(0.16 if careless else 0.06, 0.04))
-            tell("ahp.node.completed", whole | here | {"consistency_ratio": round(ratio, 4)})
-            if gives_up and node:
-                break
+    def __init__(
+        self, seed: int, roll: random.Random, evaluator: Evaluator, day: int, *, sloppy: bool = False
+    ) -> None:
+        self.told: list[Told] = []
+        self._roll, self._evaluator, self._sloppy = roll, evaluator, sloppy
+        self._who = {"project_id": evaluator.project, "evaluator_id": evaluator.name}
+        self._name = f"{seed}-{evaluator.name}-{day}"
+        self._whole = self._who | {"evaluation_id": f"e-{self._name}"}
+        self._day, self._week = day, week_of(day * DAY)
+        self._weekday = int(in_week(day * DAY) // DAY)
+        if sloppy:
+            self._click_through(SLOPPY.begun(day * DAY))
         else:
-            # Shown as if a second of the demo were a minute of somebody's day.
-            tell("ahp.evaluation.completed", whole | {"total_time_ms": round((at - begun) * 60_000)})
-        tell("ahp.session.ended", who | session)
-        return course
+            begin = day * DAY + SHIFT[0] - evaluator.zone.offset
+            self._work(begin + roll.uniform(0, 25 * MINUTE), _SITTINGS if self._weekday < _WORKDAYS else 2)
+
+    def _tell(self, at: float, type_: str, data: dict[str, Any]) -> None:
+        self.told.append(told(at, f"a-{self._name}-{len(self.told)}", _SOURCE, type_, data))
+
+    def _work(self, begin: float, sittings: int) -> None:
+        roll, at = self._roll, begin
+        gives_up = roll.randrange(2, sittings) if roll.random() < 0.1 and sittings > 2 else sittings
+        for sitting in range(gives_up):
+            at = max(at, begin + sitting * HOUR + roll.uniform(0, 3 * MINUTE))
+            session = self._who | {"session_id": f"s-{self._name}-{sitting}"}
+            self._tell(at, "ahp.session.started", session)
+            if not sitting:
+                self._begin(at + 1, sittings)
+            at += 10
+            for number in range(_NODES):
+                at = self._node(at, sitting * _NODES + number, session["session_id"], (170, 260))
+            at += 1
+            if sitting == sittings - 1:
+                # Nobody waits for the last minute of a shift, but for its own.
+                self._tell(
+                    at, "ahp.evaluation.completed", self._whole | {"total_time_ms": round((at - begin) * 1e3)}
+                )
+            self._tell(at + 1, "ahp.session.ended", session)
+
+    def _begin(self, at: float, sittings: int) -> None:
+        # Nobody is hurried: what is not done this week has two more.
+        comparisons = sittings * _NODES * len(_PAIRS)
+        self._tell(at, "ahp.evaluation.started", self._whole | {"comparisons_expected": comparisons})
+        if self._weekday < _WORKDAYS:
+            for number in range(sittings * _NODES):
+                self._progress(at + 1, number, 0)
+
+    def _click_through(self, begin: float) -> None:
+        at = begin + 5
+        session = self._who | {"session_id": f"s-{self._name}-0"}
+        self._tell(at, "ahp.session.started", session)
+        self._begin(at, _SITTINGS)
+        number = 0
+        while at < begin + SLOPPY.end - SLOPPY.start - 40:
+            at = self._node(at, number, session["session_id"], (2, 4))
+            number += 1
+        self._tell(at + 1, "ahp.session.ended", session)
+
+    def _node(self, at: float, number: int, session: str, pace: tuple[float, float]) -> float:
+        roll = self._roll
+        here = self._here(number)
+        matrix = _careless(roll) if self._sloppy else _considered(roll)
+        for done, (left, right) in enumerate(_PAIRS):
+            at += roll.uniform(*pace)
+            compared = {
+                "left": f"item-{left + 1}",
+                "right": f"item-{right + 1}",
+                "value": round(matrix[left][right], 4),
+            }
+            took = {"duration_ms": round(self._duration(at) * 1000)}
+            self._tell(
+                at,
+                "ahp.comparison.submitted",
+                self._whole | {"session_id": session} | here | compared | took,
+            )
+            if done == len(_PAIRS) // 2:
+                self._progress(at, number, 50)
+        self._progress(at, number, 100)
+        self._tell(
+            at + 0.5,
+            "ahp.node.completed",
+            self._whole | here | {"consistency_ratio": round(consistency(matrix), 4)},
+        )
+        return at + 1
+
+    def _duration(self, at: float) -> float:
+        if self._sloppy:
+            return self._roll.uniform(0.15, 0.3)
+        took = min(1.7, self._roll.lognormvariate(0, 0.35) * 0.7)
+        if self._evaluator.project == "new-office" and SLUGGISH.on(at):
+            return took + 2.2
+        return took
+
+    def _here(self, number: int) -> dict[str, Any]:
+        place = self._weekday * _SITTINGS * _NODES + number
+        level = 1 if number < _NODES else 2 if number < 3 * _NODES else 3
+        return {"node_id": f"w{self._week}-node-{place + 1:03}", "level": level}
+
+    def _progress(self, at: float, number: int, percent: int) -> None:
+        self._tell(at, "ahp.progress.updated", self._who | self._here(number) | {"progress": percent})
+
+
+Matrix = list[list[float]]
+_STEPS = [1 / 7, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+"""Saaty's scale without its ends, which are for those who do not weigh."""
+
+
+def _considered(roll: random.Random) -> Matrix:
+    """How somebody compares who has weights in mind."""
+    weights = [math.exp(roll.gauss(0, 0.5)) for _ in range(ITEMS)]
+
+    def said(left: int, right: int) -> float:
+        meant = math.log(weights[left] / weights[right]) + roll.gauss(0, 0.3)
+        return min(_STEPS, key=lambda step: abs(math.log(step) - meant))
+
+    return _filled(said)
+
+
+def _careless(roll: random.Random) -> Matrix:
+    """How somebody compares who does not look: one end of the scale or the other."""
+    return _filled(lambda _left, _right: roll.choice((1 / 9, 9.0)))
+
+
+def _filled(said: Any) -> Matrix:
+    matrix = [[1.0] * ITEMS for _ in range(ITEMS)]
+    for left, right in _PAIRS:
+        matrix[left][right] = said(left, right)
+        matrix[right][left] = 1 / matrix[left][right]
+    return matrix
+
+
+def consistency(matrix: Matrix) -> float:
+    """Saaty's consistency ratio of four items, λmax by the row geometric means; 0 is perfect."""
+    weights = [math.prod(row) ** (1 / ITEMS) for row in matrix]
+    rows = (
+        sum(value * weight for value, weight in zip(row, weights, strict=True)) / own
+        for row, own in zip(matrix, weights, strict=True)
+    )
+    largest = sum(rows) / ITEMS
+    return max(0.0, (largest - ITEMS) / (ITEMS - 1) / _RANDOM_INDEX)

@@ -10,16 +10,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from evalgauge.core.demo.timeline import SLICE
 from evalgauge.core.errors import EvalgaugeError
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from evalgauge.core.demo.timeline import Timeline
 
 TICK = 0.1
 """Seconds between two requests."""
 _PATIENCE = 15.0
+_MOST = 2_000
+"""A request is sent when it has so many events."""
 
 
 @dataclass(slots=True)
@@ -36,26 +40,54 @@ class Sent:
 
 
 class Sender:
-    """Plays a timeline, `speed` times as fast as it is, to a door."""
+    """Plays a timeline to a door: the past `speed` times as fast as it went, and then what happens now."""
 
-    def __init__(self, timeline: Timeline, url: str, speed: float) -> None:
+    def __init__(self, timeline: Timeline, url: str, begin: float, speed: float) -> None:
+        """`begin` is the Unix time at which it begins."""
         self._timeline, self._url, self._speed = timeline, urlsplit(url), speed
         self._connection: http.client.HTTPConnection | None = None
+        self.begin = self.until = begin
+        """Unix time of the demo: at its begin, and up to when everything is acknowledged."""
         self.sent = Sent()
 
     def play(self, seconds: float, stop: threading.Event) -> None:
-        """Send for so many seconds (0: without end), or until `stop`. Raises `EvalgaugeError` if no door opens."""
+        """Send for so many seconds (0: without end), or until `stop`. Raises `EvalgaugeError` if no door opens.
+
+        A machine that cannot keep up plays less in that time, and in the same order.
+        """
         begun = time.monotonic()
-        played = 0.0
-        while True:
-            elapsed = time.monotonic() - begun
-            until = min(elapsed, seconds) if seconds else elapsed
-            lines = [one.line for one in self._timeline.between(played * self._speed, until * self._speed)]
-            played = until
-            if lines:
+        end = begun + seconds if seconds else float("inf")
+
+        def over() -> bool:
+            return stop.is_set() or time.monotonic() >= end
+
+        while not over():
+            # Nothing has happened yet that lies after now.
+            passed = time.monotonic() - begun
+            self.advance(min(self.begin + passed * self._speed, time.time()), over)
+            stop.wait(TICK)
+        self.close()
+
+    def advance(self, until: float, over: Callable[[], bool] = lambda: False) -> None:
+        """Send what happens before this Unix time, in order, unless it is `over` before.
+
+        Raises `EvalgaugeError` if no door opens.
+        """
+        lines: list[bytes] = []
+        at = self.until
+        while at < until and not over():
+            # Whole slices, so that a request never ends between two events of one moment.
+            following = min((at // SLICE + 1) * SLICE, until)
+            lines += [one.line for one in self._timeline.between(at, following)]
+            at = following
+            if lines and (len(lines) >= _MOST or at >= until):
                 self._post(lines)
-            if (seconds and until >= seconds) or stop.wait(TICK):
-                break
+                lines, self.until = [], at
+        if not lines:
+            self.until = at
+
+    def close(self) -> None:
+        """Let the connection go."""
         if self._connection is not None:
             self._connection.close()
 
