@@ -114,6 +114,18 @@ SLOPPY = _incident(
     "ahp",
     (13, 0),
     10,
+    Expected(
+        "HighAnomaly",
+        3 * MINUTE,
+        5 * MINUTE,
+        {"project": "supplier-choice", "evaluator": "evaluator-99", "anomaly": "rapid_submission"},
+    ),
+    Expected(
+        "HighAnomaly",
+        3 * MINUTE,
+        5 * MINUTE,
+        {"project": "supplier-choice", "evaluator": "evaluator-99", "anomaly": "extreme_values"},
+    ),
     # It is the mean of all nodes that were ever finished: it stands until somebody revises them.
     Expected("HighInconsistencyRate", 14 * MINUTE, None, {"project": "supplier-choice"}),
 )
