@@ -54,7 +54,7 @@ def _rates(live: int, count: int, rounds: int) -> Iterator[Row]:
                 {name: functools.partial(bench.rate, chunks, count) for name, bench in turns.items()}, rounds
             )
     yield Row(
-        f"elapsed, active and pattern on every event, {live:,} keys",
+        f"elapsed, progress and pattern on every event, {live:,} keys",
         statistics.median(values["keyed"]),
         "events/s",
         f"{statistics.median(values['plain']):,.0f} two counters and a histogram",
@@ -146,7 +146,12 @@ def _chunks(events: Iterable[bytes]) -> Iterator[bytes]:
 
 def _event(number: int, type_: str, case: int, seconds: float) -> bytes:
     time_ = (_BEGAN + timedelta(seconds=seconds)).isoformat()
-    data = {"case": f"case-{case:08}", "desk": f"desk-{case % _DESKS}", "cost": case % 150}
+    data = {
+        "case": f"case-{case:08}",
+        "desk": f"desk-{case % _DESKS}",
+        "cost": case % 150,
+        "done": number % 101,
+    }
     return json.dumps(
         {"id": str(number), "source": "/b", "type": type_, "time": time_, "data": data}
     ).encode()

@@ -18,6 +18,8 @@ OTHER = "_other"
 """The label value that everything beyond a limit collapses to."""
 
 _DENSE_BITS = 24
+_PACKED_BITS = 62
+"""Codes side by side that fit into an integer."""
 
 
 class Encoder(dict[Any, int]):
@@ -131,7 +133,8 @@ class LocalIndex:
         self._numbers: list[NDArray[np.int32]] = []
         self._table: NDArray[np.int32] | None = np.zeros(1 << sum(self._bits), np.int32)
         """Slot plus one, 0 where the combination is new."""
-        self._sparse: dict[tuple[int, ...], int] = {}
+        self._sparse: dict[Any, int] = {}
+        """By the packed integer, or where that would be too wide by the codes themselves."""
 
     def slots(
         self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int], following: int
@@ -141,9 +144,7 @@ class LocalIndex:
         `columns` holds one array (N,) of codes for each label, `sizes` a bound for each label's codes. New slots
         are numbered from `following`: several indexes may share one numbering.
         """
-        if self._table is not None and any(
-            size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)
-        ):
+        if any(size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)):
             self._widen(sizes)
         if self._table is None:
             return self._sparse_slots(columns, following)
@@ -170,16 +171,25 @@ class LocalIndex:
     def _sparse_slots(
         self, columns: Sequence[NDArray[np.intp]], following: int
     ) -> tuple[NDArray[np.intp], list[int]]:
-        known: dict[tuple[int, ...], int] = self._sparse
+        keys = self._keys(columns)
+        found: list[Any] = list(map(self._sparse.get, keys))
         rows: list[int] = []
-        result = np.empty(len(columns[0]), np.intp)
-        for row, codes in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-            slot = known.get(codes)
-            if slot is None:
-                slot = known[codes] = following + len(rows)
-                rows.append(row)
-            result[row] = slot
-        return result, rows
+        if None in found:
+            for row, slot in enumerate(found):
+                if slot is None:
+                    new = following + len(rows)
+                    found[row] = self._sparse.setdefault(keys[row], new)
+                    if found[row] == new:
+                        rows.append(row)
+            self._codes.append(np.stack([column[rows] for column in columns], axis=1))
+            self._numbers.append(np.arange(following + 1, following + 1 + len(rows), dtype=np.int32))
+        return np.array(found, np.intp), rows
+
+    def _keys(self, columns: Sequence[NDArray[np.intp]]) -> list[Any]:
+        if sum(self._bits) <= _PACKED_BITS:
+            found: list[Any] = self._packed(columns).tolist()
+            return found
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def _widen(self, sizes: Sequence[int]) -> None:
         self._bits = [
@@ -187,13 +197,13 @@ class LocalIndex:
         ]
         codes = np.concatenate([np.empty((0, len(sizes)), np.intp), *self._codes])
         numbers = np.concatenate([np.empty(0, np.int32), *self._numbers])
+        columns = list(codes.T)
         if sum(self._bits) <= _DENSE_BITS:
             self._table = np.zeros(1 << sum(self._bits), np.int32)
-            self._table[self._packed(list(codes.T))] = numbers
+            self._table[self._packed(columns)] = numbers
         else:
-            self._table, self._codes, self._numbers = None, [], []
-            slots = (numbers - 1).tolist()
-            self._sparse = {tuple(row): slot for slot, row in zip(slots, codes.tolist(), strict=True)}
+            self._table = None
+            self._sparse = dict(zip(self._keys(columns), (numbers - 1).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
