@@ -287,3 +287,27 @@ def test_a_filter_and_a_quality_label_look_at_the_same_events(tmp_path: Path) ->
     with Lab(tmp_path, [pack(metric, rules=3)]) as bench:
         bench.put(*(seen(n, plain=n, who="skip" if n == 4 else None) for n in range(6)), lines(seen(9))[0])
         assert (bench.value("p_records", "valid"), bench.value("p_records", "invalid")) == (2, 4)
+
+
+def test_a_gauge_that_is_no_longer_set_disappears_once_its_time_is_over(tmp_path: Path) -> None:
+    """By event time, through a restart; a clock that is ahead sets nothing, and is counted as late, not as no value."""
+    load = pack({"name": "p_load", "type": "gauge", "on": "p.seen", "value": "plain", "across": "last",
+                 "labels": {"who": "who"}, "ttl": 60})  # fmt: skip
+
+    def at(number: int, who: str, minute: str, value: float | None) -> dict[str, Any]:
+        return seen(number, who=who, plain=value, time=f"2023-11-14T22:{minute}Z")
+
+    def shown(bench: Lab) -> dict[tuple[str, ...], float]:
+        return dict(zip(family(bench).series, family(bench).values.tolist(), strict=True))
+
+    with Lab(tmp_path, [load]) as bench:
+        bench.put(at(1, "a", "10:00", 1), at(2, "b", "10:20", 2), at(3, "b", "10:21", None))
+        assert shown(bench) == {("a",): 1, ("b",): 2}
+        bench.put(at(4, "c", "11:00", 3), at(5, "b", "59:00", 4), at(6, "d", "59:00", None))
+        assert shown(bench) == {("b",): 2, ("c",): 3}
+        assert bench.value("evalgauge_events_late", "p_load") == 2
+        assert bench.value("evalgauge_values_unobserved", "p_load") == 1
+    with Lab(tmp_path, [load], place=10_000) as bench:
+        assert shown(bench) == {("b",): 2, ("c",): 3}
+        bench.put(at(7, "a", "11:20", 5))
+        assert shown(bench) == {("c",): 3, ("a",): 5}

@@ -77,6 +77,11 @@ class Clock:
         """Microseconds since 1970, `NEVER` before the first event."""
         return self._row.read("time", NEVER)
 
+    @property
+    def shown(self) -> int:
+        """How far it was at the last commit."""
+        return int(self.table.shown["time"].data[0]) if self.table.rows else NEVER
+
     def advance(self, time: int) -> None:
         """Time has come as far as this, or was further already."""
         if time > self.now:

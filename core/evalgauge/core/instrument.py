@@ -116,6 +116,13 @@ class Instrument(Protocol):
         """
 
 
+def goes_by_time(declared: Declared, kind: type[Instrument]) -> bool:
+    """Whether a metric must be told how far time has come."""
+    spec = declared.spec
+    keyed: bool = getattr(kind, "keyed", False)
+    return keyed or getattr(spec, "time", False) or getattr(spec, "ttl", None) is not None
+
+
 _NO_MEANING = {
     "help",
     "labels",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evalgauge.core.clock import Clock
 from evalgauge.core.deduplicate import Deduplicator, Window
 from evalgauge.core.errors import StateError
+from evalgauge.core.instrument import goes_by_time
 from evalgauge.core.instruments.grouping import LocalSlots, Slots
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Partitions:
         self._instruments = instruments
         self._window = window
         self.moving = moving
-        self._timed = any(getattr(instrument, "keyed", False) for instrument in instruments)
+        self._timed = any(map(goes_by_time, declared, map(type, instruments)))
         self._empty = self._new()
         self.kept = self._empty.parts.keys()
         """Places, among the metrics declared, of those that keep something by partition."""

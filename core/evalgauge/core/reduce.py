@@ -17,6 +17,7 @@ from evalgauge.core.clock import NEVER, stamp
 from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode
 from evalgauge.core.event import UNKNOWN_TYPE_LABEL, Finding, Limits, Reason, Refusal
+from evalgauge.core.instrument import goes_by_time
 from evalgauge.core.keys import KeyNumbers
 from evalgauge.core.mapped import MappedShape
 from evalgauge.core.series import passing
@@ -135,10 +136,7 @@ class Reducer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._timed = any(
-            getattr(plan.kinds[metric.spec.type], "keyed", False) or getattr(metric.spec, "time", False)
-            for metric in plan.metrics
-        )
+        self._timed = any(goes_by_time(metric, plan.kinds[metric.spec.type]) for metric in plan.metrics)
         self._generation = 0
         self._shapes: dict[bool, Shape] = {}
         self._encoders: dict[tuple[str, ...], Encoder] = {}

@@ -9,6 +9,7 @@ import numpy as np
 
 from evalgauge.core.arrays import Growing
 from evalgauge.core.families import Family
+from evalgauge.core.filters import mask
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, Slots, series_index
 from evalgauge.core.instruments.histogram import in_base_unit
@@ -53,6 +54,8 @@ class GaugeDelta:
     """Ups minus downs, shape (k,)."""
     settings: dict[int, Setting]
     """Local slot → greatest setting, in stream order."""
+    early: int
+    """Events that set nothing because their clock is ahead."""
 
 
 class ReducingGauge:
@@ -62,6 +65,8 @@ class ReducingGauge:
         spec = declared.spec
         assert isinstance(spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
         self._value, self._time = spec.value, spec.time
+        self._lasts = not spec.time and spec.ttl is None
+        self._where, self._early = spec.where, 0
         self._step = dict.fromkeys(spec.up, 1) | dict.fromkeys(spec.down, -1)
         self._grouper = Grouper(spec)
         self._counts = Growing((), np.int64)
@@ -71,15 +76,23 @@ class ReducingGauge:
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
         usable = None if self._value is None else np.isfinite(columns.numbers(self._value))
-        if self._time:
-            # One clock that is ahead must not be the newest for as long as it is ahead.
-            usable = columns.times() <= columns.latest
+        if not self._lasts and (good := self._not_ahead(columns)) is not None:
+            usable = good if usable is None else usable & good
         for group in self._grouper.rows(columns, usable):
             np.add.at(self._counts.reserve(group.size), group.slots, 1)
             if self._time or self._value is not None:
                 self._set(columns, group)
             else:
                 np.add.at(self._net.reserve(group.size), group.slots, self._step[columns.type])
+
+    def _not_ahead(self, columns: Columns) -> NDArray[np.bool_] | None:
+        """Shape (n,), None for all: one clock that is ahead must not be the newest for as long as it is ahead."""
+        ahead = columns.times() > columns.latest
+        if not ahead.any():
+            return None
+        seen = ahead if self._where is None else ahead & mask(self._where, columns)
+        self._early += int(np.count_nonzero(seen))
+        return ~ahead
 
     def _set(self, columns: Columns, group: Rows) -> None:
         if not len(group.slots):
@@ -115,22 +128,32 @@ class ReducingGauge:
         # In stream order: a limit may make one series of several, and of equal keys the later place wins.
         settings = dict(sorted(self._settings.items(), key=lambda item: item[1].place))
         self._settings = {}
-        return GaugeDelta(groups, taken[0], taken[1], settings)
+        early, self._early = self._early, 0
+        return GaugeDelta(groups, taken[0], taken[1], settings, early)
 
 
 class Settings:
     """What the events of one partition set: the greatest setting of each label set."""
 
-    def __init__(self, meaning: str, index: SeriesIndex) -> None:
+    def __init__(self, meaning: str, index: SeriesIndex, ttl: int | None, clock: Clock) -> None:
+        """`ttl` in microseconds."""
         self.table = Table(meaning, index, {"value": ((), np.float64), "time": ((), np.int64)})
         self.tables = (self.table,)
+        self._ttl, self._clock = ttl, clock
 
     def index(self) -> SeriesIndex:
         """The index of its series."""
         return self.table.index
 
     def settle(self) -> None:
-        """Time alone decides nothing."""
+        """What is shown follows from how far time has come."""
+
+    def lasting(self) -> NDArray[np.intp]:
+        """Rows (n,) that are shown: those that were set within `ttl` of the partition's time."""
+        rows = np.arange(self.table.rows)
+        if self._ttl is None:
+            return rows
+        return rows[self.table.shown["time"].reserve(len(rows))[: len(rows)] + self._ttl > self._clock.shown]
 
     def merge(self, delta: GaugeDelta, local: LocalSlots) -> None:
         """Take greater settings over."""
@@ -170,8 +193,10 @@ class Gauge:
 
     def part(self, clock: Clock) -> Settings | None:
         """What is set, of one partition."""
-        del clock
-        return None if self._net else Settings(meaning(self._declared, self.version), self._index())
+        ttl = None if self._spec.ttl is None else round(self._spec.ttl * _SECOND)
+        if self._net is not None:
+            return None
+        return Settings(meaning(self._declared, self.version), self._index(), ttl, clock)
 
     def index(self) -> SeriesIndex | None:
         """The index of the net counts."""
@@ -187,9 +212,8 @@ class Gauge:
         elif self._net is not None:
             np.add.at(self._net.column("net"), places, delta.net)
             self._net.touch(places)
-        skipped = delta.groups.skipped
-        unobserved, late = (0, skipped) if self._spec.time else (skipped, 0)
-        return Merged(int(delta.counts[overflow].sum()), unobserved, late)
+        unobserved = delta.groups.skipped - delta.early
+        return Merged(int(delta.counts[overflow].sum()), unobserved, delta.early)
 
     def families(self, generation: int, parts: Sequence[Settings] = ()) -> Sequence[Family]:
         """The committed values; of partitions that have the same series the greatest setting's."""
@@ -199,12 +223,14 @@ class Gauge:
             table, rows = self._net, self._net.rows
             series, values = table.index.series, table.shown["net"].reserve(rows)[:rows].copy()
             born = table.born.reserve(rows)[:rows].copy()
-        elif len(parts) == 1:
+        elif len(parts) == 1 and self._spec.ttl is None:
             table, rows = parts[0].table, parts[0].table.rows
             series, values = table.index.series, table.shown["value"].reserve(rows)[:rows].copy()
             born = table.born.reserve(rows)[:rows].copy()
         else:
             series, values, born = _together(parts)
+        if self._spec.ttl is not None:
+            generation = -1  # rows come and go
         return [
             Family(
                 name=self._declared.name,
@@ -225,10 +251,12 @@ def _together(
     parts: Sequence[Settings],
 ) -> tuple[list[tuple[str, ...]], NDArray[np.float64], NDArray[np.float64]]:
     newest: dict[tuple[str, ...], tuple[tuple[int, tuple[str, str]], float, float]] = {}
-    for table in (part.table for part in parts):
+    for part in parts:
+        table, lasting = part.table, part.lasting().tolist()
         times, values = table.shown["time"].data.tolist(), table.shown["value"].data.tolist()
         born = table.born.data.tolist()
-        for slot, labels in enumerate(table.index.series[: table.rows]):
+        for slot in lasting:
+            labels = table.index.series[slot]
             setting = (times[slot], table.shown_ties.get(slot, ("", ""))), values[slot], born[slot]
             held = newest.get(labels)
             if held is None or setting[0] > held[0]:

@@ -260,6 +260,9 @@ def _check_gauge(check: Check, path: Path_, name: str, metric: GaugeSpec) -> Non
             " or `up` and `down` (moved by event types)"
         )
         check.report(path, message, at_key=True)
+    if metric.ttl is not None and not metric.is_set:
+        message = f"metric `{name}`: `ttl` is for what events set, not for what they move up and down"
+        check.report((*path, "ttl"), message, "Leave it out; `active` counts keys that expire.", at_key=True)
     if moved:
         _check_moved(check, path, name, metric)
 

@@ -382,6 +382,10 @@ class GaugeSpec(_Counting):
         default=False,
         description="Show when the newest event was, in seconds since 1970, in place of a field.",
     )
+    ttl: Duration | None = Field(
+        default=None,
+        description="So long after the event that set it, in event time, a series is shown; without it, for ever.",
+    )
     up: OneOrMany = Field(default_factory=list, description="Event types that add one.")
     down: OneOrMany = Field(default_factory=list, description="Event types that take one away.")
     across: Literal["sum", "max", "min", "last"] = Field(description="How replicas' values become one.")
