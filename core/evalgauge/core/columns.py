@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DATES = (
+    (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND,
+    (datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC) - _EPOCH) // _MICROSECOND,
+)
+"""The first and the last microsecond that a date in UTC can be."""
 _EXACT_SECONDS = 2.0**31
 """Before 2038 and after 1901 a double of seconds, times a million, is less than half from the right microsecond."""
 
@@ -281,7 +286,7 @@ class Columns:
         return found
 
     def times(self) -> NDArray[np.int64]:
-        """Event times (n,) in microseconds since 1970; the arrival where an event has none."""
+        """Event times (n,) in microseconds since 1970, of the years 1 to 9999; the arrival where an event has none."""
         if self._times is None:
             try:
                 times: Any = map(self.reader.envelope.time, self.events)
@@ -291,7 +296,8 @@ class Columns:
             if (np.abs(seconds) < _EXACT_SECONDS).all():
                 self._times = np.rint(seconds * 1e6).astype(np.int64)
             else:
-                self._times = np.fromiter(map(self.time, range(self.n)), np.int64, self.n)
+                times = np.fromiter(map(self.time, range(self.n)), np.int64, self.n)
+                self._times = np.clip(times, _DATES[0], _DATES[1])  # an offset may take a date out of them
         return self._times
 
     def time(self, row: int) -> int:

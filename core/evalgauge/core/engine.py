@@ -359,8 +359,12 @@ class Engine:
         for place, one in enumerate(delta.metrics):
             if one is not None:
                 local[place].announce(one.groups)
-                merged = self.instruments[place].merge(one, local[place], state.parts.get(place))
                 declared = self.declared[place]
+                try:
+                    merged = self.instruments[place].merge(one, local[place], state.parts.get(place))
+                except Exception:
+                    log.exception("metric %s cannot take in events of %s", declared.name, partition or name)
+                    raise
                 self._count("evalgauge_series_overflow_events", (declared.name,), merged.overflowed)
                 self._count("evalgauge_values_unobserved", (declared.name,), merged.unobserved)
                 self._count("evalgauge_events_late", (declared.name,), merged.late)

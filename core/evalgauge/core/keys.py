@@ -37,6 +37,11 @@ class KeyNumbers(Encoder):
         self._combinations: dict[str, int] = {}
         """Event type → combinations met."""
 
+    @property
+    def remembered(self) -> int:
+        """Keys, or combinations of fields of which one may be absent: whichever are more."""
+        return max(len(self), *self._combinations.values(), 0)
+
     def known(self, first: int) -> list[str]:
         """The keys from number `first` on."""
         return [str(text) for text in self.texts[first:]]

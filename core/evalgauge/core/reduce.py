@@ -178,7 +178,7 @@ class Reducer:
 
     def _remembers_too_much(self) -> bool:
         return max(self._label_sets, default=0) > CACHE_LIMIT or any(
-            len(encoder) > (KEY_LIMIT if isinstance(encoder, KeyNumbers) else CACHE_LIMIT)
+            encoder.remembered > (KEY_LIMIT if isinstance(encoder, KeyNumbers) else CACHE_LIMIT)
             or encoder.characters > CACHE_CHARACTERS
             for encoder in self._encoders.values()
         )

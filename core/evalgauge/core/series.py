@@ -44,6 +44,11 @@ class Encoder(dict[Any, int]):
         self.characters += len(value) if isinstance(value, str) else 0
         return code
 
+    @property
+    def remembered(self) -> int:
+        """How much it remembers."""
+        return len(self)
+
     def _new(self, text: str | None) -> int:
         self.texts.append(text)
         return len(self.texts) - 1

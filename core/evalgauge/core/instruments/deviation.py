@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000
 SIDES = ("above", "below")
+_MOST = 1e100
+"""Greater values cannot be squared and summed up: they are none."""
 
 
 class ReducingDeviation:
@@ -40,7 +42,7 @@ class ReducingDeviation:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, DeviationSpec)  # noqa: S101 - the entry point's name says so
-        self._keyer = Keyer(declared, KeysOf(declared, spec.key), spec.value)
+        self._keyer = Keyer(declared, KeysOf(declared, spec.key), spec.value, (-_MOST, _MOST))
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
@@ -174,19 +176,16 @@ class Histories(KeyedPart):
         found: Found,
     ) -> None:
         count, mean, squares = (self._keys.column(name) for name in ("count", "mean", "squares"))
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # a history of values near the greatest judges nothing
-            apart = values - mean[at]
-            enough = count[at] >= self._spec.samples
-            limit = self._spec.sigma * np.sqrt(squares[at] / np.maximum(count[at] - 1, 1))
-            found.judged.append(series[enough])
-            for side, beyond in enumerate((apart > limit, apart < -limit)):
-                found.beyond[side].append(series[enough & beyond])
-                found.rows[side].append(rows[enough & beyond])
-            count[at] += 1
-            mean[at] += apart / count[at]
-            squares[at] += apart * (values - mean[at])
+        apart = values - mean[at]
+        enough = count[at] >= self._spec.samples
+        limit = self._spec.sigma * np.sqrt(squares[at] / np.maximum(count[at] - 1, 1))
+        found.judged.append(series[enough])
+        for side, beyond in enumerate((apart > limit, apart < -limit)):
+            found.beyond[side].append(series[enough & beyond])
+            found.rows[side].append(rows[enough & beyond])
+        count[at] += 1
+        mean[at] += apart / count[at]
+        squares[at] += apart * (values - mean[at])
 
     def _forget(self, clock: int) -> None:
         held = self._keys.held()

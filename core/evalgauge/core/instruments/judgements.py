@@ -102,6 +102,8 @@ class Judgements(KeyedPart):
         self._most, self._retention = most, retention
         self._of: dict[int, list[int]] | None = None
         """Slot of a node → slots of its pairs; None until they are looked up."""
+        self._compared: dict[int, tuple[str, str]] = {}
+        """Slot of a pair → its two elements, once they were asked for."""
 
     def take(self, rows: KeyedRows, keys: LocalKeys, series: NDArray[np.intp]) -> Found:
         """Take events in; `series` (N,) of each."""
@@ -132,6 +134,8 @@ class Judgements(KeyedPart):
     def _drop(self, nodes: NDArray[np.intp]) -> None:
         of = self._lists()
         pairs = [pair for node in nodes.tolist() for pair in of.pop(node)]
+        for pair in pairs:
+            self._compared.pop(pair, None)
         self._pairs.free(np.array(pairs, np.intp))
         self._nodes.free(nodes)
 
@@ -182,29 +186,46 @@ class Judgements(KeyedPart):
         mine, times = node[order], rows.times[order]
         starts = np.flatnonzero(np.diff(mine, prepend=-1))
         group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
-        # The greatest time before each event: as ranks, so that one pass can tell the groups apart.
-        known, rank = np.unique(times, return_inverse=True)
-        reached = known[np.maximum.accumulate(group * len(known) + rank) % len(known)]
         slots = held[mine[starts]]
-        newest = (
-            np.where(slots < 0, NEVER, self._nodes.column("newest")[slots]) if len(self._nodes) else NEVER
-        )
-        before = np.empty_like(times)
-        before[1:] = reached[:-1]
-        before[starts] = NEVER
-        before = np.maximum(before, np.broadcast_to(newest, len(starts))[group])
-        forgotten = (before > NEVER) & (before + self._retention <= clock[order])
+        newest = np.full(len(starts), NEVER)
+        newest[slots >= 0] = self._nodes.column("newest")[slots[slots >= 0]]
+        forgotten = np.zeros(len(order), np.bool_)
+        least = np.minimum.reduceat(times, starts)
+        least = np.where(newest > NEVER, np.minimum(least, newest), least)
+        latest = np.maximum.reduceat(clock[order], starts)
+        ends = np.append(starts[1:], len(order))
+        for one in np.flatnonzero(latest >= least + self._retention).tolist():
+            span = slice(int(starts[one]), int(ends[one]))
+            compares = rows.types[order[span]] == COMPARISON
+            forgotten[span] = self._forgets(int(newest[one]), times[span], clock[order[span]], compares)
         begins = forgotten.copy()
         begins[1:] |= rows.types[order[:-1]] == COMPLETE
         begins[starts] = forgotten[starts]
         count = np.cumsum(begins)
-        number = count - (count - begins)[starts][group]
+        number: NDArray[np.intp] = count - (count - begins)[starts][group]
         by_number = np.argsort(number, kind="stable")
         first = 0
         for last in np.cumsum(np.bincount(number)).tolist():
             turn = by_number[first:last]
             yield order[turn[forgotten[turn]]], np.sort(order[turn])
             first = last
+
+    def _forgets(
+        self,
+        newest: int,
+        times: NDArray[np.int64],
+        clock: NDArray[np.int64],
+        compares: NDArray[np.bool_],
+    ) -> list[bool]:
+        """Before which events (n,) of a node it is forgotten; a completion makes no node, and so keeps none."""
+        found = []
+        for time, now, comparison in zip(times.tolist(), clock.tolist(), compares.tolist(), strict=True):
+            gone = newest > NEVER and newest + self._retention <= now
+            newest = NEVER if gone else newest
+            if comparison or newest > NEVER:
+                newest = max(newest, time)
+            found.append(gone)
+        return found
 
     def _note(self, batch: _Batch, some: NDArray[np.intp]) -> None:
         """Keep comparisons, each the newest of its pair."""
@@ -292,16 +313,21 @@ class Judgements(KeyedPart):
             else:
                 found.unobserved += 1
 
+    def _elements(self, pair: int) -> tuple[str, str]:
+        found = self._compared.get(pair)
+        if found is None:
+            (key,) = self._pairs.keys(np.array([pair]))
+            _, left, right = parted(str(key), 3)
+            found = self._compared[pair] = left, right
+        return found
+
     def _judge(self, slot: int, series: int, found: Found) -> None:
         """What the comparisons of a completed node come to; `slot` is -1 where there is none."""
         matrix, large = None, slot >= 0 and bool(self._nodes.column("large")[slot])
         if slot >= 0 and not large:
             pairs = np.array(self._lists()[slot], np.intp)
-            texts = (parted(str(key), 3) for key in self._pairs.keys(pairs))
             values = self._pairs.column("value")[pairs].tolist()
-            matrix = reciprocal(
-                {(left, right): one for (_, left, right), one in zip(texts, values, strict=True)}
-            )
+            matrix = reciprocal(dict(zip(map(self._elements, pairs.tolist()), values, strict=True)))
         if large or (matrix is not None and len(matrix) > MOST):
             found.without.append((series, REASONS.index("large")))
         elif matrix is None:

@@ -81,7 +81,7 @@ class KeyedPart:
         """Slots (n,) of `series` (n,) in the replica's `index`."""
         known = self._replica.reserve(len(self._series.index.series))
         overflow = self._overflow.reserve(len(known))
-        for one in np.unique(series[known[series] < 0]).tolist():
+        for one in dict.fromkeys(series[known[series] < 0].tolist()):
             known[one], overflow[one] = index.resolve(self._series.index.series[one])
         return known[series].astype(np.intp)
 

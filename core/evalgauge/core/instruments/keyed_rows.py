@@ -110,17 +110,21 @@ class Keyer:
     """
 
     def __init__(
-        self, declared: Declared, keys: Numbered | None, value: str | None = None, least: float = -np.inf
+        self,
+        declared: Declared,
+        keys: Numbered | None,
+        value: str | None = None,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
         """`value` is a field of every event type that the metric is `on`; there may be none, and no keys.
 
-        A value below `least` is none.
+        A value outside `bounds` is none.
         """
         spec = declared.spec
         self._grouper = Grouper(spec)
         self._keys = keys
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
-        self._value, self._least = value, least
+        self._value, self._bounds = value, bounds
         self._held: list[_Some] = []
         self._early = 0
 
@@ -146,7 +150,8 @@ class Keyer:
         if self._value is None:
             return None, np.ones(columns.n, np.bool_)
         values = columns.numbers(self._value)
-        return values, np.isfinite(values) & (values >= self._least)
+        least, most = self._bounds
+        return values, np.isfinite(values) & (values >= least) & (values <= most)
 
     def take(self) -> KeyedRows | None:
         """Everything since the last call, None if there is nothing."""

@@ -47,7 +47,9 @@ class Tally:
         Returns of how many of them a limit changed the labels: the replica's, or the partition's as in `overflow` (n,).
         """
         met = series >= 0
-        self.table.touch(part.replica_slots(np.unique(series[met]), self.table.index))
+        found, first = np.unique(series[met], return_index=True)
+        # In the order of the stream: in it label sets are admitted, whatever the partition knew of them before.
+        self.table.touch(part.replica_slots(found[np.argsort(first)], self.table.index))
         return int(np.count_nonzero(overflow[met] | part.overflowed(series[met])))
 
     def add(self, part: KeyedPart, column: str, series: NDArray[np.intp], place: int | None = None) -> None:

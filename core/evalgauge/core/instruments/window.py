@@ -39,7 +39,7 @@ class ReducingWindow:
         assert isinstance(spec, WindowSpec)  # noqa: S101 - the entry point's name says so
         least = 0.0 if UNITS[unit_of(declared) or "1"].base in NEVER_NEGATIVE else -np.inf
         keys = KeysOf(declared, [spec.distinct]) if spec.distinct else None
-        self._keyer = Keyer(declared, keys, spec.value, least)
+        self._keyer = Keyer(declared, keys, spec.value, (least, np.inf))
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
