@@ -46,7 +46,7 @@ class Generated(NamedTuple):
     """One generated path of the tree: a folder that the command fills, or a file that takes what it prints."""
 
     path: str
-    arguments: tuple[str, ...]  # of evalgauge; `{out}` stands for the folder
+    arguments: tuple[str, ...]  # of evalgauge, or from `-m` on of Python; `{out}` stands for the folder
 
 
 GENERATED = (
@@ -56,6 +56,7 @@ GENERATED = (
         Generated(f"core/evalgauge/core/schemas/{kind}.json", ("schema", kind))
         for kind in ("pack", "config", "mapping", "test")
     ),
+    Generated("docs/instruments.md", ("-m", "evalgauge.core.instrumentpage", "examples/helpdesk/pack.yaml")),
 )
 
 
@@ -108,7 +109,8 @@ def generate(arguments: Sequence[str]) -> int:
         for path, command in GENERATED:
             out = fresh / path
             out.parent.mkdir(parents=True, exist_ok=True)
-            words = [str(EVALGAUGE), *(word.replace("{out}", str(out)) for word in command)]
+            program = PYTHON if command[0] == "-m" else EVALGAUGE
+            words = [str(program), *(word.replace("{out}", str(out)) for word in command)]
             ended = subprocess.run(words, check=False, cwd=ROOT, stdout=subprocess.PIPE)
             if ended.returncode:
                 print(f"`{' '.join(words)}` ended with {ended.returncode}", file=sys.stderr)

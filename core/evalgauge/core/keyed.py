@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     from evalgauge.core.config import Config
     from evalgauge.core.instrument import Instrument
-    from evalgauge.core.pack.model import Pack
+    from evalgauge.core.pack.model import MetricSpec, Pack
+
+
+def needs_keys(spec: MetricSpec, kind: type[Instrument] | None) -> bool:
+    """Whether a metric keeps state by key, so that it is wrong where a key is in several partitions."""
+    return bool(getattr(kind, "keyed", False) and getattr(spec, "by_key", True))
+
+
+def wants_keys(spec: MetricSpec) -> bool:
+    """Whether it is right only if all events of a label set are in one partition, which may be so unsaid."""
+    return isinstance(spec, GaugeSpec) and spec.value is not None
 
 
 def check_keys(config: Config, packs: Iterable[Pack], kinds: Mapping[str, type[Instrument]]) -> None:
@@ -24,7 +34,7 @@ def check_keys(config: Config, packs: Iterable[Pack], kinds: Mapping[str, type[I
         f"`{name}` of pack `{pack.pack}`"
         for pack in packs
         for name, spec in pack.metrics.items()
-        if getattr(kinds.get(spec.type), "keyed", False) and getattr(spec, "by_key", True)
+        if needs_keys(spec, kinds.get(spec.type))
     ]
     for name, one in config.inputs.items():
         if keyed and getattr(one, "keyed_by", None) is None:
@@ -44,9 +54,4 @@ def unkeyed_gauges(config: Config, packs: Iterable[Pack]) -> list[str]:
     """
     if all(getattr(one, "keyed_by", None) is not None for one in config.inputs.values()):
         return []
-    return [
-        name
-        for pack in packs
-        for name, spec in pack.metrics.items()
-        if isinstance(spec, GaugeSpec) and spec.value is not None
-    ]
+    return [name for pack in packs for name, spec in pack.metrics.items() if wants_keys(spec)]

@@ -130,7 +130,15 @@ class Seen(KeyedPart):
 
 
 class Active:
-    """Keys seen within a time of the partition's clock, and not closed since. Scope: partition."""
+    """Keys seen within a time of the partition's clock, and not closed since.
+
+    Scope: partition; the count of keys evicted is the replica's. The greatest event time counts, of seeing and of
+    closing, so that neither order nor repeats change anything.
+
+    Unobserved: events without a key.
+    Late: events that are older by `ttl` than time has come, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, those that were seen longest ago.
+    """
 
     version: ClassVar[int] = 1
     keyed: ClassVar[bool] = True

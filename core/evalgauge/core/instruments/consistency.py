@@ -131,9 +131,14 @@ class ReducingConsistency:
 
 
 class Consistency:
-    """The ratio that a completing event carries, else that of the node's comparisons so far (`evalgauge.core.saaty`).
+    """The ratio that a completing event carries, else Saaty's of the node's comparisons that came before it.
 
-    What is observed is the replica's; comparisons move with their partition.
+    It is computed by `evalgauge.core.saaty`. What is observed is the replica's; comparisons move with their partition.
+
+    Unobserved: events without a key, comparisons whose value is not above zero or of an element with itself, and given
+        ratios below zero.
+    Late: events that are older by `ttl` than time has come, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, nodes whose newest event is oldest.
     """
 
     version: ClassVar[int] = 1

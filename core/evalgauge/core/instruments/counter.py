@@ -59,7 +59,11 @@ class ReducingCounter:
 
 
 class Counter:
-    """Events counted, or an exact sum. Scope: replica. Exposed as `<name>_total`."""
+    """Events counted, or an exact sum. Scope: replica. Exposed as `<name>_total`.
+
+    Unobserved: events whose value is absent, not finite or negative.
+    Late: none; it does not go by time.
+    """
 
     version: ClassVar[int] = 1
     keyed: ClassVar[bool] = False

@@ -202,6 +202,10 @@ class Deviation:
     The standard deviation is the sample's, with n - 1. A value is judged by what came before it, once that is at least
     `samples` values, and then belongs to the history, whatever the judgment. What is counted is the replica's;
     histories move with their partition.
+
+    Unobserved: events without a key, or whose value is absent or not finite.
+    Late: events that are older by `ttl` than time has come, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, those whose newest event is oldest.
     """
 
     version: ClassVar[int] = 1

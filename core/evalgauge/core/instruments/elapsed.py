@@ -84,7 +84,11 @@ class Elapsed:
     """Time from the first event that begins a key to the first that ends it, observed once both are there.
 
     What is counted is the replica's; keys that wait move with their partition. A key's time is its events' own, and
-    how far time has come is the partition's: see `clock.stamp`. A time below zero is observed as zero.
+    how far time has come is the partition's. A time below zero is observed as zero.
+
+    Unobserved: events without a key.
+    Late: events that are older by `ttl` than time has come, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, those that wait for no end, then the oldest.
     """
 
     version: ClassVar[int] = 1

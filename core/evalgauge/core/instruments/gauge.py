@@ -168,7 +168,13 @@ class Settings:
 
 
 class Gauge:
-    """A set value, kept by partition, or a net count of ups and downs, the replica's. Exposed as `<name>`."""
+    """A set value, kept by partition, or a net count of ups and downs, the replica's. Exposed as `<name>`.
+
+    Of settings the newest counts by event time, then source, then id. What was set stays until it is set anew.
+
+    Unobserved: events whose value is absent or not finite.
+    Late: with `time`, events ahead of their arrival by more than `clock_ahead`; else none.
+    """
 
     version: ClassVar[int] = 1
     keyed: ClassVar[bool] = False

@@ -70,9 +70,11 @@ class ReducingHistogram:
 class Histogram:
     """Counts of values at or under each bound, with their exact sum. Scope: replica.
 
-    Bounds are in the metric's base unit, ascending, without +Inf. A value that is absent, not finite, or negative
-    where its unit has no negative values is not observed, and counted as such.
-    Exposed as Prometheus classic histogram: <name>_bucket, _sum, _count.
+    Bounds are in the metric's base unit, ascending, without +Inf.
+    Exposed as Prometheus classic histogram: `<name>_bucket`, `_sum`, `_count`.
+
+    Unobserved: values that are absent, not finite, or negative where their unit has no negative values.
+    Late: none; it does not go by time.
     """
 
     version: ClassVar[int] = 1

@@ -166,6 +166,10 @@ class Pattern:
     """Matches of a pattern, by the label set of the event that completes each. A match uses up its events.
 
     What is counted is the replica's; how far keys have come moves with their partition.
+
+    Unobserved: events without a key.
+    Late: events that are older by `ttl` than time has come, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, those whose newest event is oldest.
     """
 
     version: ClassVar[int] = 1

@@ -33,7 +33,14 @@ _SECOND = 1_000_000
 class Progress:
     """The mean over the pairs of a key, known or announced; the line through its last points; milestones.
 
-    Scope: partition. Keys that share a series are shown as one: the mean over all their pairs, and no estimate.
+    Scope: partition; counts of what was evicted are the replica's. Keys that share a series are shown as one: the mean
+    over all their pairs, and no estimate.
+
+    Unobserved: events without a key or pair, values that are not from 0 to 100 %, and announcements that are no whole
+        number from 0 to a thousand million.
+    Late: events that are older by `ttl` than time has come, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, pairs and keys whose newest event is oldest; beyond `milestone_keys`, keys whose last
+        milestone is oldest.
     """
 
     version: ClassVar[int] = 1

@@ -51,10 +51,15 @@ class ReducingWindow:
 
 
 class Window:
-    """Gauges of the newest window that is closed. Scope: partition.
+    """Gauges of the newest window that is closed.
 
-    An event without the value, or without the text that is to be distinct, is in none. What several partitions of a
-    process have of a window is shown as one. Quantiles are within 1 %, all else is exact; see `sketch`.
+    Scope: partition; the count of values evicted is the replica's. By time, counts and sums alone need no keys: those
+    of replicas add up. What several partitions of a process have of a window is shown as one. Quantiles are within 1 %,
+    all else is exact.
+
+    Unobserved: events without the value, without the text that is to be distinct, or with a negative time or size.
+    Late: events of which every window has closed, or ahead of their arrival by more than `clock_ahead`.
+    Evicted: beyond `keys`, values of `distinct` in the oldest steps, then those that were seen first.
     """
 
     version: ClassVar[int] = 1
