@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 import urllib.request
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import pytest
 
 from evalgauge.core.demo.live import Live
 from evalgauge.core.demo.script import JUDGE, SCRIPT, UNANSWERED
-from evalgauge.core.demo.week import moment
+from evalgauge.core.demo.week import moment, seconds_of
 from evalgauge.core.demo.world import PACKS, world
 from evalgauge.core.observe import Observer
 from evalgauge.core.pack.loader import load_packs
@@ -59,6 +60,25 @@ def test_events_are_a_function_of_seed_and_time(hours: list[Timed]) -> None:
         event for event in hours if event.at < BEGIN + HOUR
     ]
     assert [event.at for event in hours] == sorted(event.at for event in hours)
+
+
+@pytest.mark.parametrize("ahead", [-3 * 24 * HOUR - 12_345, 100 * 24 * HOUR + 17])
+def test_its_week_may_begin_at_any_time(hours: list[Timed], ahead: int) -> None:
+    """The same happens as on its Tuesday, however it is cut, and each event says when that is by the real clock."""
+    begin = BEGIN - ahead
+    hours = [event for event in hours if event.at < BEGIN + 3 * HOUR]
+    shifted = world(1, begin, ahead=ahead)
+    cuts = [begin, begin + 0.5, begin + 60, begin + 2 * HOUR + 1.25, begin + 3 * HOUR]
+    moved = [event for start, stop in itertools.pairwise(cuts) for event in shifted.between(start, stop)]
+    assert len(moved) == len(hours)
+    for mine, theirs in zip(moved, hours, strict=True):
+        assert mine.at == pytest.approx(theirs.at - ahead, abs=1e-4)
+        if theirs.line.endswith(b"}"):
+            event = json.loads(mine.line)
+            assert datetime.fromisoformat(event.pop("time")).timestamp() == pytest.approx(mine.at, abs=1e-4)
+            assert event == {name: value for name, value in json.loads(theirs.line).items() if name != "time"}
+        else:
+            assert mine.line == theirs.line
 
 
 def test_an_event_says_when_it_happened(events: list[tuple[float, dict[str, Any]]]) -> None:
@@ -197,6 +217,34 @@ def test_a_begin_that_has_not_come_is_refused() -> None:
     assert (future.code, "past" in future.err) == (2, True)
     nonsense = evalgauge("demo", "--begin", "yesterday")
     assert (nonsense.code, "2026-03-02" in nonsense.err) == (2, True)
+
+
+def test_what_is_no_time_of_the_week_is_refused() -> None:
+    """With an example of how to write it."""
+    done = evalgauge("demo", "--now", "Tuesday 10:05")
+    assert (done.code, "'Tue 10:05'" in done.err) == (2, True)
+    for text in ("Tue", "10:05", "Tue 25:00", "Tue 10:05+01:00", "Tue 10:05:00.5", "tue 10:05"):
+        with pytest.raises(ValueError):  # noqa: PT011 - the command says it in its own words
+            seconds_of(text)
+    for incident in SCRIPT:
+        assert seconds_of(moment(incident.start)) == incident.start
+    assert seconds_of("Mon 00:00:07") == 7
+
+
+def test_it_can_be_tuesday_today() -> None:
+    """Its clock says what it is told; it begins on the Sunday before, and says when its week began by the real one."""
+    before = time.time()
+    done = evalgauge("demo", "--for", "3s", "--now", "Tue 10:20", "--speed", "1000000")
+    after = time.time()
+    assert done.code == 0, done.err
+    assert "/metrics says the same" in done.out
+    said = re.search(r"its own clock said Mon 00:00 at (\S+)", done.out)
+    assert said is not None
+    monday = datetime.fromisoformat(said[1]).timestamp()
+    assert before - 1 < monday + 34 * HOUR + 20 * 60 < after
+    first = re.search(r"^ +(\w{3}) \d\d:\d\d ", done.out, re.MULTILINE)
+    assert first is not None
+    assert first[1] in {"Sun", "Mon", "Tue"}
 
 
 def test_the_demo_ends_with_what_was_acknowledged_on_its_metrics_page() -> None:

@@ -20,7 +20,7 @@ from evalgauge.core.config import load_config
 from evalgauge.core.demo.live import Live, Samples, scrape
 from evalgauge.core.demo.script import SCRIPT, going_on
 from evalgauge.core.demo.sender import Sender
-from evalgauge.core.demo.week import DAY, MINUTE, WEEK, in_week, moment
+from evalgauge.core.demo.week import DAY, MINUTE, WEEK, in_week, moment, seconds_of
 from evalgauge.core.demo.world import PACKS, world
 from evalgauge.core.errors import EvalgaugeError
 from evalgauge.core.process import Process
@@ -56,6 +56,21 @@ class _Begin(click.ParamType[float]):
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
+class _Moment(click.ParamType[int]):
+    """A time of the week."""
+
+    name = "DAY HH:MM"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Seconds since Monday 00:00 of a text."""
+        try:
+            return seconds_of(str(value))
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time of a week; write it as 'Tue 10:05' or 'Tue 10:05:30'", param, ctx
+            )
+
+
 @click.command(
     epilog="Example: evalgauge demo --begin 2026-03-02 --for 30s --seed 7",
     short_help="Show the main job on made-up events, with nothing to set up.",
@@ -68,6 +83,12 @@ class _Begin(click.ParamType[float]):
     "--begin",
     type=_Begin(),
     help="When what is played begins, as 2026-03-02 or 2026-03-02T10:00Z; default a Sunday, three days ago or more.",
+)
+@click.option(
+    "--now",
+    "as_if",
+    type=_Moment(),
+    help="What the world's clock says as the demo starts, as 'Tue 10:05'; default the time that it is, in UTC.",
 )
 @click.option(
     "--speed",
@@ -96,6 +117,7 @@ def command(  # noqa: PLR0913 - they belong together
     seed: int,
     duration: float,
     begin: float | None,
+    as_if: int | None,
     speed: float,
     rate: float,
     script: bool,
@@ -115,12 +137,16 @@ def command(  # noqa: PLR0913 - they belong together
         _print_script()
         return
     now = time.time()
-    begin = _last_sunday(now - 3 * DAY) if begin is None else begin
+    # Whole seconds, so that no time of an event is rounded.
+    ahead = 0 if as_if is None else as_if - int(in_week(now))
+    if begin is None:
+        # Who says what time it is wants to see that, and not what went before.
+        begin = _last_sunday(now + ahead - (3 * DAY if as_if is None else DAY)) - ahead
     if begin >= now:
         raise click.BadParameter("it must lie in the past", param_hint="--begin")
     logs.set_up(log_level or "warning", log_format or "console")
     addresses = _Addresses(listen or _free(METRICS), door or _free(DOOR))
-    sender = Sender(world(seed, begin, rate), addresses.events, begin, speed)
+    sender = Sender(world(seed, begin, rate, ahead), addresses.events, begin, speed)
     with tempfile.TemporaryDirectory(prefix="evalgauge-demo-") as folder:
         process = Process(
             load_config(
@@ -135,7 +161,7 @@ def command(  # noqa: PLR0913 - they belong together
                 shutdown_timeout=3,
             )
         )
-        show = _Show(addresses, sender, seed, duration, folder)
+        show = _Show(addresses, sender, seed, duration, folder, ahead)
         _play(process, sender, duration, show)
     sys.exit(show.end())
 
@@ -236,13 +262,14 @@ def _wait_until_up(url: str, stop: threading.Event) -> None:
 class _Show:
     """What the demo prints."""
 
-    def __init__(
-        self, addresses: _Addresses, sender: Sender, seed: int, duration: float, folder: str
+    def __init__(  # noqa: PLR0913, PLR0917 - all of it is shown
+        self, addresses: _Addresses, sender: Sender, seed: int, duration: float, folder: str, ahead: int
     ) -> None:
         self.addresses = addresses
         self.interrupted = False
         self._sender, self._seed, self._duration, self._folder = sender, seed, duration, folder
         self._every = min(5.0, max(1.0, duration / 12)) if duration else 5.0
+        self._ahead = ahead
         self._looked = 0.0
         self._samples: Samples = {}
 
@@ -253,6 +280,10 @@ class _Show:
         click.echo(
             f"evalgauge demo, seed {self._seed}, from {begin}, {length} until Ctrl-C\n".replace("  ", " ")
         )
+        if self._ahead:
+            now = time.time()
+            monday = datetime.fromtimestamp(round(now - in_week(now + self._ahead)), UTC).isoformat()
+            click.echo(f"  its own clock said Mon 00:00 at {monday}")
         door = self.addresses.events
         for name, text in (
             ("metrics", self.addresses.scrape),
@@ -290,7 +321,7 @@ class _Show:
         slow = live.quantile("judgment_duration_seconds", 0.95)
         confidence = live.mean("judgment_confidence_ratio")
         own = tuple(f"{pack}_" for pack in PACKS)
-        until = self._sender.until
+        until = self._sender.until + self._ahead
         cells = (
             moment(in_week(until)),
             f"{live.total(executed):,.0f}",

@@ -43,18 +43,21 @@ class Workload(Protocol):
 
 
 class Timeline:
-    """The events of several workloads, in order of their times."""
+    """The events of several workloads, in order of their times.
 
-    def __init__(self, *workloads: Workload) -> None:
-        self._workloads = workloads
+    The world's clock, by which the workloads live, is `ahead` seconds ahead of the events' own times.
+    """
+
+    def __init__(self, *workloads: Workload, ahead: int = 0) -> None:
+        self._workloads, self._ahead = workloads, ahead
         self._slices: OrderedDict[int, list[Timed]] = OrderedDict()
 
     def between(self, start: float, end: float) -> Iterator[Timed]:
         """Events with start <= time < end, both Unix time."""
-        number = int(start // SLICE)
-        while number * SLICE < end:
+        number = int((start + self._ahead) // SLICE)
+        while (first := number * SLICE - self._ahead) < end:
             found = self._slice(number)
-            if start <= number * SLICE and (number + 1) * SLICE <= end:
+            if start <= first and first + SLICE <= end:
                 yield from found
             else:
                 yield from (one for one in found if start <= one.at < end)
@@ -64,7 +67,8 @@ class Timeline:
         found = self._slices.get(number)
         if found is None:
             told = [one for workload in self._workloads for one in workload.during(number)]
-            found = self._slices[number] = sorted(map(_timed, told), key=lambda one: one.at)
+            timed = (_timed(one, self._ahead) for one in told)
+            found = self._slices[number] = sorted(timed, key=lambda one: one.at)
             if len(self._slices) > _KEPT:
                 self._slices.popitem(last=False)
         return found
@@ -120,9 +124,9 @@ def told(at: float, identity: str, source: str, type_: str, data: dict[str, Any]
     return at, envelope | {"data": data}
 
 
-def _timed(one: Told) -> Timed:
+def _timed(one: Told, ahead: int) -> Timed:
     # Not rounded: a time must stay within its slice.
-    millis = int(one[0] * 1000)
+    millis = int(one[0] * 1000) - ahead * 1000
     if isinstance(one[1], bytes):
         return Timed(millis / 1000, one[1])
     seconds, millis_of_minute = divmod(millis, 60_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import time
 from typing import NamedTuple
 
 MINUTE, HOUR, DAY, WEEK = 60, 3_600, 86_400, 604_800
@@ -52,8 +53,22 @@ def busyness(at: float) -> float:
     return max(NIGHT, min(1.0, 0.65 * bustle(at, EUROPE) + 0.45 * bustle(at, AMERICA)))
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
 def moment(seconds: float) -> str:
     """A time of the week as people say it: `Tue 10:30`."""
-    days = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
     day, rest = divmod(int(seconds), DAY)
-    return f"{days[day]} {rest // HOUR:02}:{rest % HOUR // MINUTE:02}"
+    return f"{_DAYS[day]} {rest // HOUR:02}:{rest % HOUR // MINUTE:02}"
+
+
+def seconds_of(text: str) -> int:
+    """Seconds since Monday 00:00 of a time of the week, as `Tue 10:30` or `Tue 10:30:15`.
+
+    Raises `ValueError` for anything else.
+    """
+    day, _, clock = text.partition(" ")
+    when = time.fromisoformat(clock)
+    if when.tzinfo or when.microsecond:
+        raise ValueError("a time of the week has neither a zone nor parts of a second")
+    return _DAYS.index(day) * DAY + when.hour * HOUR + when.minute * MINUTE + when.second

@@ -13,8 +13,17 @@ PACKS = ("judgment", "ahp", "qna", "stream", "server")
 """Built-in packs whose events it has."""
 
 
-def world(seed: int, since: float, rate: float = 1.0) -> Timeline:
-    """Everything that happens from `since` (Unix time) on; `rate` is how many times as many judgments are made."""
+def world(seed: int, since: float, rate: float = 1.0, ahead: int = 0) -> Timeline:
+    """Everything that happens from `since` (Unix time) on; `rate` is how many times as many judgments are made.
+
+    The world's clock is `ahead` seconds ahead of the real one: it can be its Tuesday on any day.
+    """
+    begun = since + ahead
     return Timeline(
-        Judgments(seed, rate), Evaluations(seed, since), Questions(seed, since), Streams(seed), Servers(seed)
+        Judgments(seed, rate),
+        Evaluations(seed, begun),
+        Questions(seed, begun),
+        Streams(seed),
+        Servers(seed),
+        ahead=ahead,
     )
