@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from evalgauge.core.instruments import keyed_part
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
-PACK = pack_of("""\
+TEXT = """\
 pack: hall
 version: 1
 title: Hall
@@ -49,7 +49,8 @@ metrics:
     type: counter
     help: Lights.
     on: hall.lit
-""")
+"""
+PACK = pack_of(TEXT)
 TTL, KEYS, AHEAD = 50, 3, 300
 BEGAN = NOON - 200
 
@@ -79,7 +80,7 @@ class Told(NamedTuple):
 
 
 def expected(  # noqa: C901 - one rule after the other
-    stream: list[Told], every: int
+    stream: list[Told], every: int, latest: float = NOON + AHEAD
 ) -> tuple[Counter[str], int, int]:
     """Who is there by door, late events, keys evicted; doors in order of their coming, the third and later as one."""
     clock, late, evicted, seen = float("-inf"), 0, 0, 0
@@ -94,7 +95,7 @@ def expected(  # noqa: C901 - one rule after the other
             del kept[key]
 
     for one in stream:
-        before, ahead = clock, BEGAN + one.time > NOON + AHEAD
+        before, ahead = clock, BEGAN + one.time > latest
         clock = clock if ahead else max(clock, one.time)
         if one.what == "lit":
             continue

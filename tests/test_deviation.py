@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from evalgauge.core.instruments import keyed_part, keyed_rows
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
-PACK = pack_of("""\
+TEXT = """\
 pack: lane
 version: 1
 title: Lane
@@ -39,7 +39,8 @@ metrics:
     samples: 2
     ttl: 50
     keys: 3
-""")
+"""
+PACK = pack_of(TEXT)
 TTL, KEYS, SAMPLES, SIGMA = 50, 3, 2, 1.5
 BEGAN = NOON - 200
 

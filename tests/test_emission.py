@@ -123,6 +123,8 @@ def expected(stream: list[Told]) -> tuple[Counter[tuple[str, str]], Counter[str]
     many: Counter[str] = Counter()
     for one in stream:
         before, clock = clock, max(clock, one.time)
+        if one.type not in ("red", "blue"):
+            continue
         hits = ["way_twice"] if twice.tell(one.who, one.time, before) else []
         hits += ["way_blue"] if one.type == "blue" and one.time + TTL > before else []
         for metric in hits:

@@ -37,32 +37,35 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
+def declared(form: dict[str, Any]) -> str:
+    """A pack with one pattern, as it is written."""
+    fields = {"who": {"type": "string", "required": True}, "team": {"type": "string", "required": True}}
+    return json.dumps(
+        {
+            "pack": "way",
+            "version": 1,
+            "title": "Way",
+            "events": {type_: {"description": "Lit.", "fields": fields} for type_ in TYPES},
+            "metrics": {
+                "way_matches": {
+                    "type": "pattern",
+                    "help": "Matches.",
+                    "on": list(TYPES),
+                    "key": "who",
+                    "labels": {"team": "team"},
+                    "severity": "high",
+                    "ttl": TTL,
+                    "keys": KEYS,
+                    **form,
+                }
+            },
+        }
+    )
+
+
 def pack(form: dict[str, Any]) -> Pack:
     """A pack with one pattern."""
-    fields = {"who": {"type": "string", "required": True}, "team": {"type": "string", "required": True}}
-    return pack_of(
-        json.dumps(
-            {
-                "pack": "way",
-                "version": 1,
-                "title": "Way",
-                "events": {type_: {"description": "Lit.", "fields": fields} for type_ in TYPES},
-                "metrics": {
-                    "way_matches": {
-                        "type": "pattern",
-                        "help": "Matches.",
-                        "on": list(TYPES),
-                        "key": "who",
-                        "labels": {"team": "team"},
-                        "severity": "high",
-                        "ttl": TTL,
-                        "keys": KEYS,
-                        **form,
-                    }
-                },
-            }
-        )
-    )
+    return pack_of(declared(form))
 
 
 class Told(NamedTuple):
@@ -116,7 +119,7 @@ def expected(
     last: dict[str, int] = {}
     for one in stream:
         before, clock = clock, max(clock, one.time)
-        if one.team not in form.get("where", {"team": one.team}).values():
+        if one.type not in TYPES or one.team not in form.get("where", {"team": one.team}).values():
             continue
         seen += 1
         if one.time + TTL <= before:

@@ -170,8 +170,9 @@ class House:
 class Oracle:
     """What a stream comes to, event after event."""
 
-    def __init__(self, every: int, points: int = POINTS) -> None:
-        self.every, self.most = every, points
+    def __init__(self, every: int, points: int = POINTS, latest: float = NOON + AHEAD) -> None:
+        """`latest`: events after this time have a clock that is ahead."""
+        self.every, self.most, self.latest = every, points, latest
         self.clock: Time = -math.inf
         self.seen = self.late = self.unobserved = self.evicted = self.milestones_evicted = 0
         self.houses: dict[tuple[str, str], House] = {}
@@ -189,7 +190,7 @@ class Oracle:
         """The next event."""
         # Milliseconds are no sums of halves: what lies on a limit must not depend on how a float is rounded.
         one = one._replace(time=Fraction(round(one.time * 1000), 1000))
-        before, ahead = self.clock, BEGAN + one.time > NOON + AHEAD
+        before, ahead = self.clock, BEGAN + one.time > self.latest
         self.clock = before if ahead else max(before, one.time)
         if one.what == "lit":
             return

@@ -120,7 +120,8 @@ Rows = dict[str, list[Told]]
 class Seen:
     """What one partition's events come to, one event after the other."""
 
-    def __init__(self, stream: Sequence[Told], bound: int) -> None:
+    def __init__(self, stream: Sequence[Told], bound: int, latest: float = NOON + AHEAD) -> None:
+        """Events after `latest` have a clock that is ahead; one of no team is nobody's, and only time passes."""
         self.late = {"lane_slide_seconds": 0, "lane_tumble": 0, "lane_last": 0, "lane_block": 0}
         self.unobserved = dict.fromkeys(self.late, 0)
         self.evicted = 0
@@ -135,10 +136,11 @@ class Seen:
         """(step, came after its window closed, team, who) → number of the event that said so first."""
         self._number, self._closed = 0, -math.inf
         for one in stream:
-            ahead = BEGAN + one.time > NOON + AHEAD
+            ahead = BEGAN + one.time > latest
             after = self.clock if ahead else max(self.clock, one.time)
-            self._take_tumble(one, ahead=ahead)
-            if not one.rest:
+            if one.team:
+                self._take_tumble(one, ahead=ahead)
+            if one.team and not one.rest:
                 self._take_slide(one, after, ahead=ahead, bound=bound)
                 self._take_counted(one, ahead=ahead)
             self.clock = after

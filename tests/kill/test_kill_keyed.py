@@ -6,16 +6,13 @@ import json
 import os
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.kill.feeders import Watcher, Writer
-from tests.kill.life import Lives
-from tests.kill.run import AIMS, REST_SECONDS
-from tests.parts.part import free_port
+from tests import every_kind
+from tests.kill.keyed import Case, Killed, report, run, side_by_side
 from tests.test_elapsed import PACK, Oracle, Samples, Told
 
 if TYPE_CHECKING:
@@ -23,10 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Tell
-    from tests.kill.life import Death
 
 SOAK = os.environ.get("EVALGAUGE_SOAK") == "1"
 RUNS = 100 if SOAK else 15
+KEYS = [f"k{number}" for number in range(5)]
+EACH = 4
+"""Events in a second of theirs."""
 GROWS = (
     "desk_answer_seconds",
     "desk_answer_limits",
@@ -67,77 +66,61 @@ def shown(text: str) -> Samples:
     }
 
 
-def run(seed: int, folder: Path, metrics: int) -> tuple[list[Death], int, str]:
-    """Kill it two or three times; the deaths, how many events there were, and what was wrong at the end."""
-    rng = random.Random(f"keyed {seed}")  # noqa: S311 - reproducible, no secret
-    folder.mkdir(parents=True)
-    pack, log = folder / "desk.yaml", folder / "events.ndjson"
-    pack.write_text(PACK)
-    log.touch()
-    config = {
-        "packs": [str(pack)],
-        "state": {"commit_interval": f"{rng.randrange(50, 200)}ms", "min_commit_interval": "20ms"},
-        # The events are of long ago: where the clock of this machine came in, all of them would be late.
-        "engine": {"idle_after": "1d"},
-        "inputs": {
-            "log": {
-                "type": "file",
-                "path": str(log),
-                "follow": True,
-                "poll_interval": "20ms",
-                "unknown_types": "refuse",
-            }
-        },
-        "exporters": {"prometheus": {"type": "prometheus", "listen": f"127.0.0.1:{metrics}"}},
-    }
-    lives = Lives(folder / "lives", config, 0, metrics)
+def run_desk(seed: int, folder: Path, metrics: int) -> Killed:
+    """One metric, of which there are many events."""
     kept: list[Told] = []
-    writer = Writer(log, events(told(seed), kept), rng)
-    watcher = Watcher(lives.metrics_url, GROWS)
-    deaths = []
-    try:
-        lives.start()
-        for feeder in (writer, watcher):
-            feeder.start()
-        for _ in range(rng.choice((2, 3))):
-            lives.wait_ready()
-            time.sleep(rng.random() * 0.4)
-            deaths.append(lives.strike(rng, rng.choice(AIMS)))
-            lives.start()
-        lives.wait_ready()
-        time.sleep(rng.uniform(0.1, 0.4))
-        writer.finish()
-        oracle = Oracle(arrival=time.time())
-        for one in kept[: len(writer.written)]:
-            oracle.tell(one)
-        expected = oracle.samples()
-        deadline = time.monotonic() + REST_SECONDS
-        while (found := shown(lives.metrics())) != expected and time.monotonic() < deadline:
-            time.sleep(0.05)
-        watcher.finish()
-        lives.end()
-        wrong = {
-            key: (found.get(key), expected.get(key))
-            for key in found | expected
-            if found.get(key) != expected.get(key)
-        }
-        return deaths, len(writer.written), f"run {seed}: found and expected: {wrong}" if wrong else ""
-    finally:
-        lives.abandon()
+    wanted: dict[int, Samples] = {}
+
+    def wrong(text: str, number: int) -> list[str]:
+        if number not in wanted:
+            oracle = Oracle(arrival=time.time())
+            for one in kept[:number]:
+                oracle.tell(one)
+            wanted[number] = oracle.samples()
+        found, expected = shown(text), wanted[number]
+        differ = sorted(key for key in found | expected if found.get(key) != expected.get(key))
+        return [f"{key}: found {found.get(key)}, expected {expected.get(key)}" for key in differ]
+
+    return run(Case({"desk": PACK}, events(told(seed), kept), GROWS, wrong), seed, folder, metrics)
+
+
+def written(stream: Iterator[every_kind.Event], kept: list[every_kind.Event]) -> Iterator[Any]:
+    """Events as they are written; `kept` has them in the same order."""
+    for number, one in enumerate(stream):
+        kept.append(one)
+        yield one.json(number)
+
+
+def run_every_kind(seed: int, folder: Path, metrics: int) -> Killed:
+    """All kinds at once in one process."""
+    rng = random.Random(f"every kind {seed}")  # noqa: S311 - reproducible, no secret
+    kept: list[every_kind.Event] = []
+    wanted: dict[int, every_kind.Samples] = {}
+
+    def wrong(text: str, number: int) -> list[str]:
+        if number not in wanted:
+            wanted[number] = every_kind.expected(kept[:number], wide=False)
+        return every_kind.wrong(every_kind.shown(text), wanted[number])
+
+    stream = written(every_kind.stream(rng, KEYS, EACH, wide=False), kept)
+    return run(Case(every_kind.packs(wide=False), stream, every_kind.GROWS, wrong), seed, folder, metrics)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_what_waits_is_exact_through_sigkill_at_any_moment(tmp_path: Path, tell: Tell) -> None:
     """Times, limits, what was forgotten and what is open equal the oracle's; nothing that only grows ever fell."""
-    ports = [free_port() for _ in range(RUNS)]
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
-        reports = list(pool.map(run, range(RUNS), [tmp_path / str(seed) for seed in range(RUNS)], ports))
-    deaths = [death for found, _, _ in reports for death in found]
-    tell(
-        f"state by key, killed at random: {len(reports)} runs, {sum(not wrong for *_, wrong in reports)} exact; "
-        f"{len(deaths)} kills, {sum(death.hit_work for death in deaths)} of them hit uncommitted work; "
-        f"{sum(count for _, count, _ in reports):,} events"
-    )
-    assert [wrong for *_, wrong in reports if wrong] == []
-    assert all(death.hit_work for death in deaths)
+    runs = side_by_side(run_desk, RUNS, tmp_path)
+    tell(report("state by key", runs))
+    assert [wrong for one in runs for wrong in one.wrong] == []
+    assert all(death.hit_work for one in runs for death in one.deaths)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_every_kind_is_exact_through_sigkill_at_any_moment(tmp_path: Path, tell: Tell) -> None:
+    """All that remember at once; each milestone is counted once, and each match; nothing that only grows ever fell."""
+    runs = side_by_side(run_every_kind, RUNS, tmp_path)
+    tell(report("every kind of state by key", runs))
+    assert [wrong for one in runs for wrong in one.wrong] == []
+    assert all(death.hit_work for one in runs for death in one.deaths)
