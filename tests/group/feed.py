@@ -68,7 +68,7 @@ class Producer(Feeder):
         self._rate = rate
         events = stream(seed, births)
         made = [record(event) for event in itertools.islice(events, ahead)]
-        self._records = itertools.chain(made, map(record, events))
+        self._records: Iterator[tuple[bytes, bytes]] = itertools.chain(made, map(record, events))
         self._client = Client(
             {
                 "bootstrap.servers": bootstrap,

@@ -56,14 +56,19 @@ class Group:
         replicas: int,
         *,
         watch: bool = True,
+        grows: tuple[str, ...] = GROWS,
     ) -> None:
-        """`config` is that of each replica, `configuration` makes it. Without `watch` nobody scrapes by itself."""
+        """`config` is that of each replica, `configuration` makes it. Without `watch` nobody scrapes by itself.
+
+        `grows`: how the names begin of what must never fall.
+        """
         self.topic = topic
         self.id = f"group-{topic}"
         self.view = View(bootstrap, self.id, topic)
         self._folder = folder
         self._config = config
         self._watch = watch
+        self._grows = grows
         self.replicas: dict[str, Replica] = {}
         self.watchers: list[Watcher | PositionWatcher] = []
         if watch:
@@ -75,7 +80,7 @@ class Group:
         """One more replica, which is not started yet."""
         replica = self.replicas[name] = Replica(name, self._folder / name, self._config)
         if self._watch:
-            self._watch_with(Watcher(replica))
+            self._watch_with(Watcher(replica, self._grows))
         return replica
 
     def _watch_with(self, watcher: Watcher | PositionWatcher) -> None:

@@ -26,9 +26,11 @@ _NEXT_LOOK = 0.2
 class Watcher(Feeder):
     """Scrapes one replica through all its lives, and fails when anything exposed ever decreases or vanishes."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, grows: tuple[str, ...] = GROWS) -> None:
+        """`grows`: how the names begin of what must never fall."""
         super().__init__()
         self._replica = replica
+        self._grows = grows
         self._last: dict[str, float] = {}
         self.scrapes = 0
 
@@ -39,7 +41,7 @@ class Watcher(Feeder):
             self.scrapes += 1
             now = {}
             for row in text.splitlines():
-                if row.startswith(GROWS) and not row.startswith(_MAY_FALL) and ',replica="' not in row:
+                if row.startswith(self._grows) and not row.startswith(_MAY_FALL) and ',replica="' not in row:
                     name, _, value = row.rpartition(" ")
                     now[name] = float(value)
             for name, before in self._last.items():
