@@ -12,7 +12,7 @@ import pytest
 from evalgauge.core.collect import Chunk
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
 from evalgauge.core.pack.loader import load, load_pack
-from evalgauge.core.pack.model import HistogramSpec
+from evalgauge.core.pack.model import ConsistencySpec, HistogramSpec, ProgressSpec
 from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.sqlite_store import SqliteStore
 from tests.engine_helpers import KINDS
@@ -43,6 +43,8 @@ REQUIRED = {
     "server.sampled": {"host"},
     "stream.event.processed": {"event_type", "status"},
     "stream.anomaly.detected": {"anomaly_type", "severity"},
+    "ahp.anomaly.detected": set(),
+    "ahp.milestone.reached": set(),
 }
 OPTIONAL = {
     "judgment.executed": {
@@ -75,6 +77,9 @@ OPTIONAL = {
     },
     "stream.event.processed": {"processing_time_ms", "source", "partition"},
     "stream.anomaly.detected": {"score", "expected", "value"},
+    # Made by the packs' own metrics.
+    "ahp.anomaly.detected": {"project_id", "evaluator_id", "anomaly"},
+    "ahp.milestone.reached": {"project_id", "milestone"},
 }
 UNBOUNDED = {"evaluation_id", "session_id", "node_id", "comparison_id", "traceparent", "left", "right"} | {
     *("question_id", "answer_id", "connection_id")
@@ -120,17 +125,16 @@ def test_every_field_metric_and_parameter_is_described(pack: Pack) -> None:
 
 
 def test_no_id_without_bound_is_a_label(pack: Pack) -> None:
-    """Sessions, evaluations and nodes grow for ever; an evaluator is a label of what is told of each, with a limit."""
+    """Sessions, evaluations and nodes grow for ever; an evaluator is a label of four metrics, with a limit."""
     fields = {
         (name, label.field): label.limit
         for name, metric in pack.metrics.items()
-        for label in metric.labels.values()
+        for label in metric.label_specs.values()
         if label.field is not None
     }
     assert not {field for _, field in fields} & UNBOUNDED
     by_evaluator = {name: limit for (name, field), limit in fields.items() if field == "evaluator_id"}
-    anomalies = ("ahp_rapid_submissions", "ahp_extreme_values", "ahp_inconsistent_timings")
-    told = ("ahp_comparisons", "ahp_last_seen_timestamp_seconds", *anomalies)
+    told = ("ahp_progress_ratio", "ahp_last_seen_timestamp_seconds", "ahp_comparisons", "ahp_anomalies")
     assert by_evaluator == (dict.fromkeys(told, 200) if pack.pack == "ahp" else {})
 
 
@@ -195,6 +199,7 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "throughput_active_window": 15,
         "slo_objective": 0.99,
         "slo_min_executions": 50,
+        "slo_min_failures": 10,
         "burn_rate_1h": 14.4,
         "burn_rate_6h": 6,
         "burn_rate_1d": 3,
@@ -215,12 +220,22 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "response_time_limit": 2,
         "completion_window": 5,
         "anomaly_window": 5,
+        "deadline_near": 24,
+        "deadline_passed": 24,
     }
     qna = {name: one.value for name, one in built_in("qna").parameters.items()}
     assert qna == {
         "answer_limit": 600,
         "urgent_limit": 60,
         "share_window": 1,
+        "objective_60s": 0.5,
+        "objective_300s": 0.75,
+        "objective_600s": 0.99,
+        "slo_min_missed": 10,
+        "burn_rate_1h": 14.4,
+        "burn_rate_6h": 6,
+        "burn_rate_1d": 3,
+        "burn_rate_3d": 1,
         "message_errors_limit": 0.05,
         "message_errors_window": 5,
     }
@@ -255,8 +270,13 @@ def test_alerts_have_the_given_severity_and_patience() -> None:
         "SlowResponseTime": ("critical", 600),
         "EvaluationComplete": ("info", 0),
         "HighAnomaly": ("critical", 0),
+        "DeadlineNear": ("high", 0),
         "SlowResponse": ("warning", 0),
         "SlowUrgentResponse": ("critical", 0),
+        "QuestionsErrorBudgetBurn1h": ("critical", 0),
+        "QuestionsErrorBudgetBurn6h": ("critical", 0),
+        "QuestionsErrorBudgetBurn1d": ("warning", 0),
+        "QuestionsErrorBudgetBurn3d": ("warning", 0),
         "MessagesLost": ("warning", 300),
         "ServerOverloaded": ("warning", 60),
         "ServerCpuExhausted": ("critical", 60),
@@ -291,7 +311,7 @@ def test_histograms_have_bounds_where_a_threshold_lies() -> None:
         name: set(metric.buckets)
         for workload in WORKLOADS
         for name, metric in built_in(workload).metrics.items()
-        if isinstance(metric, HistogramSpec)
+        if isinstance(metric, HistogramSpec | ConsistencySpec)
     }
     assert {5, 30} <= bounds["judgment_duration_seconds"]
     assert 2 in bounds["ahp_comparison_duration_seconds"]
@@ -327,12 +347,26 @@ def test_metrics_have_the_labels_that_the_workload_asks_for() -> None:
         "ahp_last_seen_timestamp_seconds": {"project", "evaluator"},
         "ahp_last_completion_timestamp_seconds": {"project"},
         "ahp_activity": {"project", "weekday", "hour"},
-        "ahp_rapid_submissions": {"project", "evaluator"},
-        "ahp_extreme_values": {"project", "evaluator"},
-        "ahp_inconsistent_timings": {"project", "evaluator"},
+        "ahp_rapid_submissions": {"project"},
+        "ahp_extreme_values": {"project"},
+        "ahp_inconsistent_timings": {"project"},
+        "ahp_anomalies": {"project", "evaluator", "anomaly"},
+        "ahp_progress_ratio": {"project"},
+        "ahp_milestones": {"project", "milestone"},
+        "ahp_deadline_timestamp_seconds": {"project"},
         "ahp_records": {"project", "validity"},
         "ahp_quality_violations": {"project", "rule"},
     }
+
+
+def test_progress_is_told_by_level_and_evaluator_with_the_given_milestones() -> None:
+    """Of a project, over all pairs of an evaluator and a node; estimates look at the last hundred points."""
+    progress = built_in("ahp").metrics["ahp_progress_ratio"]
+    assert isinstance(progress, ProgressSpec)
+    assert set(progress.by) == {"level", "evaluator"}
+    assert (progress.key, progress.pairs) == (["project_id"], ["evaluator_id", "node_id"])
+    assert progress.milestones == [0.25, 0.5, 0.75, 0.9, 1]
+    assert (progress.points, progress.milestone_keys) == (100, 100_000)
 
 
 def test_the_recorded_series_are_those_asked_for() -> None:
@@ -364,7 +398,11 @@ def test_the_recorded_series_are_those_asked_for() -> None:
         "ahp:evaluations:rate5m",
         "ahp:consistency:avg",
         "ahp:response_time:p95",
-        "ahp:anomalies:total",
+        "limit:qna_answers_budget:ratio",
+        *(
+            f"region_limit:qna_answers:burn_rate{window}"
+            for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+        ),
         *(f"host:server_{what}:live" for what in ("cpu_ratio", "memory_ratio", "disk_ratio", "connections")),
     }
 
@@ -478,7 +516,7 @@ def test_an_evaluation_is_followed_from_start_to_end(tmp_path: Path) -> None:
     session = {"project_id": "p", "evaluator_id": "v"}
     found = counted(
         tmp_path,
-        ("ahp.evaluation.started", {**BY, "comparisons_expected": 3, "deadline": "2026-02-01T00:00:00Z"}),
+        ("ahp.evaluation.started", {**BY, "comparisons_expected": 3, "deadline": 1_769_904_000}),
         ("ahp.evaluation.started", {**BY, "evaluation_id": "e2"}),
         ("ahp.session.started", {**session, "session_id": "s1"}),
         ("ahp.session.started", {**session, "session_id": "s2"}),
@@ -490,8 +528,8 @@ def test_an_evaluation_is_followed_from_start_to_end(tmp_path: Path) -> None:
         ("ahp.comparison.submitted", {**AT, "level": 1, "left": "x", "right": "z", "value": 9}),
         ("ahp.progress.updated", {**session, "node_id": "n", "level": 1, "progress": 100}),
         ("ahp.node.completed", {**AT, "level": 1, "consistency_ratio": 0.15}),
-        ("ahp.node.completed", {**AT, "level": 12, "consistency_ratio": 0.1}),
-        ("ahp.node.completed", AT),
+        ("ahp.node.completed", {**AT, "node_id": "n2", "level": 12, "consistency_ratio": 0.1}),
+        ("ahp.node.completed", {**AT, "node_id": "n3"}),
         ("ahp.evaluation.completed", {**BY, "total_time_ms": 60_000}),
     )
     assert found["ahp_evaluations_started{project=p}"] == 2
@@ -507,6 +545,9 @@ def test_an_evaluation_is_followed_from_start_to_end(tmp_path: Path) -> None:
     assert found["ahp_nodes_completed{project=p,level=deeper}"] == 1
     assert found["ahp_nodes_completed{project=p}"] == 1
     assert found["ahp_consistency_ratio{project=p}"] == [0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]
+    assert found["ahp_consistency_incomplete{project=p,reason=missing}"] == 1
+    assert found["ahp_deadline_timestamp_seconds{project=p}"] == 1_769_904_000
+    assert found["ahp_progress_ratio{project=p}"] == 1
     assert found["ahp_evaluation_duration_seconds{project=p} sum"] == 60
     assert found["ahp_records{project=p,validity=valid}"] == 9
     assert "ahp_records{project=p,validity=invalid}" not in found
@@ -532,4 +573,7 @@ def test_evaluations_that_break_rules_count_as_invalid(tmp_path: Path) -> None:
         "ahp_quality_violations{project=p,rule=consistency_ratio_not_negative}": 1,
         "ahp_quality_violations{project=p,rule=evaluation_duration_not_negative}": 1,
     }
-    assert "ahp_consistency_ratio{project=p}" not in found
+    ratios = found["ahp_consistency_ratio{project=p}"]
+    assert isinstance(ratios, list)
+    assert (sum(ratios), found["ahp_consistency_ratio{project=p} sum"]) == (0, 0)
+    assert found["evalgauge_values_unobserved{metric=ahp_consistency_ratio}"] == 3

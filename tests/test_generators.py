@@ -20,12 +20,15 @@ from evalgauge.core.errors import ConfigError
 from evalgauge.core.pack.loader import load_pack
 from evalgauge.core.pack.model import (
     ActiveSpec,
+    ConsistencySpec,
     CounterSpec,
     DeviationSpec,
     ElapsedSpec,
     HistogramSpec,
     Pack,
     PatternSpec,
+    ProgressSpec,
+    WindowSpec,
 )
 from evalgauge.generators import dashboards, rules
 from evalgauge.generators.generate_command import KINDS, command, generator
@@ -170,7 +173,13 @@ CONSISTENCY = 'ahp_consistency_ratio_%s{project="p", instance="%s"}'
 COMPARISONS = 'ahp_comparison_duration_seconds_bucket{project="p", le="%s"}'
 COMPLETED = 'ahp_evaluations_completed_total{project="p"}'
 ENDED = 'ahp_last_completion_timestamp_seconds{project="p", instance="%s"}'
-ANOMALY = 'ahp_%s_last_match_timestamp_seconds{project="p", evaluator="e", severity="high"}'
+ANOMALY = (
+    'ahp_anomalies_last_match_timestamp_seconds{project="p", evaluator="e", anomaly="%s", severity="info"}'
+)
+DEADLINE = 'ahp_deadline_timestamp_seconds{project="p", instance="r0"}'
+PAIRS = 'ahp_progress_pairs_%s{project="p", instance="%s"}'
+ACTIVE = 'ahp_evaluations_active{project="p", instance="r0"}'
+LIMITS = 'qna_answer_limits_total{region="eu", urgency="normal", limit="%s", result="%s", instance="%s"}'
 
 
 class Scenario(NamedTuple):
@@ -206,15 +215,32 @@ def consistency(total: str, count: str) -> dict[str, str]:
     return {CONSISTENCY % ("sum", "r0"): total, CONSISTENCY % ("count", "r0"): count}
 
 
+def due(hours: float, done: str = "", expected: str = "8x60", active: str = "") -> dict[str, str]:
+    """A deadline so long after the start of time, pairs done and expected on one replica, evaluations active."""
+    found = {DEADLINE: f"{round(hours * 3600)}x60", ACTIVE: active}
+    if done:
+        found |= {PAIRS % ("done", "r0"): done, PAIRS % ("expected", "r0"): expected}
+    return {name: values for name, values in found.items() if values}
+
+
+def asked(limit: int, met: str, missed: str = "", replica: str = "r0") -> dict[str, str]:
+    """Values of questions that met and missed a limit."""
+    both = {LIMITS % (limit, "met", replica): met, LIMITS % (limit, "missed", replica): missed}
+    return {name: values for name, values in both.items() if values}
+
+
 INVALID, UNRELIABLE = "JudgmentRecordsInvalid", "JudgmentRecordsUnreliable"
 SLOW, LOW = "JudgmentsSlow", "JudgmentThroughputLow"
 BURN_1H, BURN_6H, BURN_1D, BURN_3D = (
     f"JudgmentErrorBudgetBurn{window}" for window in ("1h", "6h", "1d", "3d")
 )
 INCONSISTENT, LATE, COMPLETE = "HighInconsistencyRate", "SlowResponseTime", "EvaluationComplete"
-ODD = "HighAnomaly"
+ODD, DUE = "HighAnomaly", "DeadlineNear"
 JUDGMENT, AHP, QNA, SERVER, STREAM = "judgment", "ahp", "qna", "server", "stream"
 WAITS, URGENT, LOST = "SlowResponse", "SlowUrgentResponse", "MessagesLost"
+MISS_1H, MISS_6H, MISS_1D, MISS_3D = (
+    f"QuestionsErrorBudgetBurn{window}" for window in ("1h", "6h", "1d", "3d")
+)
 OLDEST = 'qna_answer_oldest_open_timestamp_seconds{instance="%s",job="evalgauge",region="eu",urgency="%s"}'
 MESSAGES = 'qna_messages_total{instance="r0",job="evalgauge",room="a",status="%s"}'
 OVERLOADED, EXHAUSTED, SILENT = "ServerOverloaded", "ServerCpuExhausted", "ServerSilent"
@@ -311,6 +337,70 @@ SCENARIOS = [
     Scenario(
         "one of four failed: too few to say", JUDGMENT, executions("0x80 3x40", "0x80 1x40"), "21m", set()
     ),
+    Scenario(
+        "two of the first 170 failed: after a start three days hold little",
+        JUDGMENT,
+        executions("0+3x80", "0x30 1x10 2x60"),
+        "14m",
+        set(),
+    ),
+    Scenario("nine of the first 140 failed", JUDGMENT, executions("0+3x80", "0x30 0+1x9 9x60"), "11m", set()),
+    Scenario(
+        "eleven of the first 140 failed",
+        JUDGMENT,
+        executions("0+3x80", "0x30 0+1x11 11x60"),
+        "11m",
+        {BURN_6H, BURN_1D, BURN_3D},
+    ),
+    Scenario("all are answered within ten minutes", QNA, asked(600, "0+2x280"), "65m", set()),
+    Scenario("0.5 % miss ten minutes", QNA, asked(600, "0+199x280", "0+1x280"), "65m", set()),
+    Scenario("2 % miss ten minutes", QNA, asked(600, "0+98x280", "0+2x280"), "65m", {MISS_3D}),
+    Scenario("4 % miss ten minutes", QNA, asked(600, "0+96x280", "0+4x280"), "65m", {MISS_1D, MISS_3D}),
+    Scenario(
+        "a tenth misses ten minutes",
+        QNA,
+        asked(600, "0+9x280", "0+1x280"),
+        "65m",
+        {MISS_6H, MISS_1D, MISS_3D},
+    ),
+    Scenario(
+        "a fifth misses ten minutes",
+        QNA,
+        asked(600, "0+4x280", "0+1x280"),
+        "65m",
+        {MISS_1H, MISS_6H, MISS_1D, MISS_3D},
+    ),
+    Scenario(
+        "a fifth missed ten minutes, until ten minutes ago",
+        QNA,
+        asked(600, "0+4x220 884+4x60", "0+1x220 220x60"),
+        "65m",
+        {MISS_6H, MISS_1D, MISS_3D},
+    ),
+    Scenario(
+        "one replica of two is as bad as that: together a tenth",
+        QNA,
+        asked(600, "0+4x280", "0+1x280") | asked(600, "0+5x280", replica="r1"),
+        "65m",
+        {MISS_6H, MISS_1D, MISS_3D},
+    ),
+    Scenario(
+        "nobody is answered within ten minutes",
+        QNA,
+        asked(600, "", "0+1x20 20x20"),
+        "6m",
+        {
+            MISS_1H,
+            MISS_6H,
+            MISS_1D,
+            MISS_3D,
+        },
+    ),
+    Scenario("seven in seven missed: too few to say", QNA, asked(600, "", "0x20 0+1x7 7x40"), "9m", set()),
+    Scenario("40 % miss one minute", QNA, asked(60, "0+6x280", "0+4x280"), "65m", set()),
+    Scenario("60 % miss one minute", QNA, asked(60, "0+4x280", "0+6x280"), "65m", {MISS_3D}),
+    Scenario("80 % miss five minutes", QNA, asked(300, "0+2x280", "0+8x280"), "65m", {MISS_1D, MISS_3D}),
+    Scenario("a fifth misses five minutes", QNA, asked(300, "0+8x280", "0+2x280"), "65m", set()),
     Scenario("nobody waits", QNA, {OLDEST % ("r0", "normal"): "_x80"}, "18m", set()),
     Scenario("a question waits for 9 minutes", QNA, {OLDEST % ("r0", "normal"): "540x80"}, "18m", set()),
     Scenario("a question waits for 11 minutes", QNA, {OLDEST % ("r0", "normal"): "420x80"}, "18m", {WAITS}),
@@ -478,10 +568,10 @@ SCENARIOS = [
         {COMPLETE},
     ),
     Scenario(
-        "eleven comparisons in a minute", AHP, {ANOMALY % "rapid_submissions": "_x20 300x60"}, "8m", {ODD}
+        "eleven comparisons in a minute", AHP, {ANOMALY % "rapid_submission": "_x20 300x60"}, "8m", {ODD}
     ),
     Scenario(
-        "eleven in a minute, some time ago", AHP, {ANOMALY % "rapid_submissions": "_x20 300x60"}, "12m", set()
+        "eleven in a minute, some time ago", AHP, {ANOMALY % "rapid_submission": "_x20 300x60"}, "12m", set()
     ),
     Scenario("an extreme value", AHP, {ANOMALY % "extreme_values": "_x20 300x60"}, "8m", {ODD}),
     Scenario(
@@ -490,6 +580,24 @@ SCENARIOS = [
         {ANOMALY % "extreme_values": "_x20 1x60"},
         "8m",
         set(),
+    ),
+    Scenario("an odd duration", AHP, {ANOMALY % "inconsistent_timing": "_x20 300x60"}, "8m", set()),
+    Scenario("due in 23 hours, half done", AHP, due(23, "4x60"), "8m", {DUE}),
+    Scenario("due in 25 hours, half done", AHP, due(25.2, "4x60"), "8m", set()),
+    Scenario("due in 23 hours, all done", AHP, due(23, "8x60"), "8m", set()),
+    Scenario("due an hour ago, nearly done", AHP, due(-1, "7.999x60"), "8m", {DUE}),
+    Scenario("due 25 hours ago, half done", AHP, due(-25, "4x60"), "8m", set()),
+    Scenario("due in 23 hours, nobody tells of progress", AHP, due(23, active="1x60"), "8m", {DUE}),
+    Scenario("due in 23 hours, and nobody is at work", AHP, due(23, active="0x60"), "8m", set()),
+    Scenario("all done, and somebody goes on", AHP, due(23, "8x60", active="1x60"), "8m", set()),
+    Scenario("no deadline, half done", AHP, {PAIRS % ("done", "r0"): "4x60"}, "8m", set()),
+    Scenario(
+        "half is done of what a replica lost and another has",
+        AHP,
+        due(23, "8x10 stale", "8x10 stale")
+        | {PAIRS % ("done", "r1"): "_x12 4x60", PAIRS % ("expected", "r1"): "_x12 8x60"},
+        "8m",
+        {DUE},
     ),
 ]
 
@@ -595,21 +703,24 @@ def test_recorded_series_are_what_they_say(promtool: Path, tmp_path: Path) -> No
         COMPARISONS % "1": "0+90x40",
         COMPARISONS % "2": "0+100x40",
         COMPARISONS % "+Inf": "0+100x40",
-        'ahp_rapid_submissions_total{project="p", evaluator="e", severity="high", instance="r0"}': "2x40",
-        'ahp_rapid_submissions_total{project="p", evaluator="e", severity="high", instance="r1"}': "3x40",
-        'ahp_inconsistent_timings_total{project="p", evaluator="e", side="above"}': "4x40",
-        'ahp_inconsistent_timings_total{project="p", evaluator="e", side="below"}': "1x40",
     }
     expected = {
-        "ahp:anomalies:total": {
-            'project="p", evaluator="e", anomaly="rapid_submission"': 5,
-            'project="p", evaluator="e", anomaly="inconsistent_timing"': 5,
-        },
         "ahp:consistency:avg": {'project="p"': 0.03},
         "ahp:evaluations:rate5m": {'project="p"': 0.2},
         "ahp:response_time:p95": {'project="p"': 1.5},
     }
     promtool_test(AHP, [recorded(series, expected, "8m")], promtool, tmp_path)
+    series = asked(60, "0+4x300", "0+1x300") | asked(60, "0+9x300", "0+6x300", "r1")
+    series |= asked(600, "0+199x300", "0+1x300") | asked(300, "0+5x300")
+    burns = {'region="eu", limit="60"': 0.7, 'region="eu", limit="300"': 0, 'region="eu", limit="600"': 0.5}
+    expected = {
+        "limit:qna_answers_budget:ratio": {'limit="60"': 0.5, 'limit="300"': 0.25, 'limit="600"': 0.01},
+        **{
+            f"region_limit:qna_answers:burn_rate{window}": burns
+            for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+        },
+    }
+    promtool_test(QNA, [recorded(series, expected, "70m")], promtool, tmp_path)
 
 
 REQUESTED = 'kube_pod_container_resource_requests{container="judgment", pod="%s", resource="%s"}'
@@ -723,6 +834,28 @@ def plain_promql(expr: str, board: Mapping[str, Any]) -> str:
     return expr
 
 
+FOUND_BY_KEY = PatternSpec | DeviationSpec | ConsistencySpec | ProgressSpec | WindowSpec
+
+
+def found_by_key(name: str, metric: FOUND_BY_KEY) -> set[str]:
+    """Series of metrics that find something in the events of a key, or of a time."""
+    stem = name.removesuffix("_ratio")
+    match metric:
+        case PatternSpec():
+            return {f"{name}_total", f"{name}_last_match_timestamp_seconds", f"{name}_evicted_total"}
+        case DeviationSpec():
+            return {f"{name}_total", f"{name}_judged_total", f"{name}_evicted_total"}
+        case ConsistencySpec():
+            return {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+        case ProgressSpec():
+            shown = ("pairs_done", "pairs_expected", "r_squared", "ratio_per_second")
+            times = (f"{what}_timestamp_seconds" for what in ("estimated_completion", "milestone"))
+            by = (f"by_{label}_ratio" for label in metric.by)
+            return {name, *(f"{stem}_{what}" for what in (*shown, *times, *by))}
+        case WindowSpec():
+            return {f"{name}_count", f"{name}_end_timestamp_seconds"}
+
+
 def emitted(pack: Pack) -> set[str]:
     """Every series name there is for a pack's dashboard: exposed, recorded, or declared as another program's."""
     names = {record for group in pack.recording.values() for record in group.rules} | set(pack.foreign)
@@ -738,10 +871,8 @@ def emitted(pack: Pack) -> set[str]:
             names.add(f"{stem}_oldest_open_timestamp_seconds")
         elif isinstance(metric, ActiveSpec):
             names |= {name, f"{name}_evicted_total"}
-        elif isinstance(metric, PatternSpec):
-            names |= {f"{name}_total", f"{name}_last_match_timestamp_seconds", f"{name}_evicted_total"}
-        elif isinstance(metric, DeviationSpec):
-            names |= {f"{name}_total", f"{name}_judged_total", f"{name}_evicted_total"}
+        elif isinstance(metric, FOUND_BY_KEY):
+            names |= found_by_key(name, metric)
         else:
             names.add(name)
     return names
@@ -900,15 +1031,19 @@ def test_a_calendar_is_a_matrix_with_the_days_in_their_order() -> None:
 
 
 def test_a_column_of_a_table_may_have_a_unit_of_its_own() -> None:
-    """When somebody was last seen is a date, beside numbers."""
+    """Progress is a share, and when somebody was last seen a date, beside numbers."""
     [text] = dashboards.generate(built_in(AHP)).values()
     [panel] = [one for one in json.loads(text)["panels"] if one["title"] == "Evaluators"]
     assert panel["fieldConfig"]["defaults"]["unit"] == "short"
     assert panel["fieldConfig"]["overrides"] == [
         {
+            "matcher": {"id": "byName", "options": "Progress"},
+            "properties": [{"id": "unit", "value": "percentunit"}],
+        },
+        {
             "matcher": {"id": "byName", "options": "Last seen"},
             "properties": [{"id": "unit", "value": "dateTimeAsIso"}],
-        }
+        },
     ]
 
 

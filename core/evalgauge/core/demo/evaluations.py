@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evalgauge.core.demo.script import SLOPPY, SLUGGISH
+from evalgauge.core.demo.script import HURRIED, SLOPPY, SLUGGISH
 from evalgauge.core.demo.timeline import Courses, dice, told
-from evalgauge.core.demo.week import AMERICA, DAY, EUROPE, HOUR, MINUTE, SHIFT, in_week, week_of
+from evalgauge.core.demo.week import AMERICA, DAY, EUROPE, HOUR, MINUTE, SHIFT, WEEK, in_week, week_of
 
 if TYPE_CHECKING:
     import random
@@ -115,9 +115,11 @@ class _Shift:
             self._tell(at + 1, "ahp.session.ended", session)
 
     def _begin(self, at: float, sittings: int) -> None:
-        # Nobody is hurried: what is not done this week has two more.
-        comparisons = sittings * _NODES * len(_PAIRS)
-        self._tell(at, "ahp.evaluation.started", self._whole | {"comparisons_expected": comparisons})
+        plan = {
+            "comparisons_expected": sittings * _NODES * len(_PAIRS),
+            "deadline": _deadline(self._evaluator.project, at),
+        }
+        self._tell(at, "ahp.evaluation.started", self._whole | plan)
         if self._weekday < _WORKDAYS:
             for number in range(sittings * _NODES):
                 self._progress(at + 1, number, 0)
@@ -175,6 +177,17 @@ class _Shift:
 
     def _progress(self, at: float, number: int, percent: int) -> None:
         self._tell(at, "ahp.progress.updated", self._who | self._here(number) | {"progress": percent})
+
+
+def _deadline(project: str, at: float) -> int:
+    """When a project should be done, in Unix time, as is said at a time.
+
+    What is not done this week has two more; roadmap alone is hurried.
+    """
+    monday = at - in_week(at)
+    if project == "roadmap" and in_week(at) < HURRIED.end:
+        return round(monday + HURRIED.start + DAY)
+    return round(monday + 3 * WEEK)
 
 
 Matrix = list[list[float]]

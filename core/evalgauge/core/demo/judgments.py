@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evalgauge.core.demo.script import JUDGE, RELEASE, STANDSTILL, drift
 from evalgauge.core.demo.timeline import SLICE, dice, spread, told
-from evalgauge.core.demo.week import HOUR, busyness
+from evalgauge.core.demo.week import busyness
 
 if TYPE_CHECKING:
     import random
@@ -20,8 +20,8 @@ REFUSED_SHARE = 0.004
 """Share of events that break the schema."""
 INVALID_SHARE = 0.004
 """Share of events whose record breaks a quality rule."""
-FAILING = 0.004
-"""Share of judgments that fail where nothing is wrong, in the hours in which any does."""
+FAILING = 0.0025
+"""Share of judgments that fail where nothing is wrong."""
 _SOURCE = "/demo/judgments"
 
 
@@ -97,7 +97,7 @@ class Judgments:
         name = roll.choices([*METHODS], cum_weights=_CHOICES[flow])[0]
         method = METHODS[name]
         took = roll.lognormvariate(0, method.spread) * method.median_ms
-        status = _fate(roll, at)
+        status = _fate(roll)
         if name != "rule" and tenant == "acme" and flow == "claims" and JUDGE.on(at):
             took *= 6
             if roll.random() < 0.85:
@@ -129,15 +129,10 @@ class Judgments:
         return data
 
 
-def _fate(roll: random.Random, at: float) -> str:
-    """How a judgment ends where nothing is wrong.
-
-    What serves the models is started anew every two hours and fails only later, so that a history which begins with
-    two hours is not judged by its first failure.
-    """
-    failing = FAILING if at % (2 * HOUR) > 0.4 * 2 * HOUR else 0.0
+def _fate(roll: random.Random) -> str:
+    """How a judgment ends where nothing is wrong."""
     fate = roll.random()
-    return "error" if fate < failing * 0.7 else "timeout" if fate < failing else "success"
+    return "error" if fate < FAILING * 0.7 else "timeout" if fate < FAILING else "success"
 
 
 def _blemished(roll: random.Random, data: dict[str, Any]) -> None:

@@ -103,4 +103,4 @@ def _wait(roll: random.Random, urgency: str) -> float:
     """Seconds to the first answer while all is well: well within what the alerts allow."""
     if urgency == "urgent":
         return roll.uniform(4, 25)
-    return min(8 * MINUTE, max(8.0, roll.lognormvariate(0, 0.7) * 80))
+    return min(8 * MINUTE, max(8.0, roll.lognormvariate(0, 0.7) * 30))

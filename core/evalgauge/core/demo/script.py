@@ -99,6 +99,12 @@ UNANSWERED = _incident(
     40,
     Expected("SlowUrgentResponse", 10 * MINUTE, 3 * MINUTE, {"region": "eu", "urgency": "urgent"}),
     Expected("SlowResponse", 13 * MINUTE, 10 * MINUTE, {"region": "eu", "urgency": "normal"}),
+    # Of those who asked, nobody has an answer within ten minutes; half of them should have one within one minute, and
+    # three in four within five, which is too little to ask for that forty minutes of a day matter.
+    Expected("QuestionsErrorBudgetBurn1h", 25 * MINUTE, 14 * MINUTE, {"region": "eu", "limit": "600"}),
+    Expected("QuestionsErrorBudgetBurn6h", 35 * MINUTE, 40 * MINUTE, {"region": "eu", "limit": "600"}),
+    Expected("QuestionsErrorBudgetBurn1d", 50 * MINUTE, 130 * MINUTE, {"region": "eu", "limit": "600"}),
+    Expected("QuestionsErrorBudgetBurn3d", 40 * MINUTE, 375 * MINUTE, {"region": "eu", "limit": "600"}),
 )
 MESSAGES = _incident(
     "messages",
@@ -128,6 +134,15 @@ SLOPPY = _incident(
     ),
     # It is the mean of all nodes that were ever finished: it stands until somebody revises them.
     Expected("HighInconsistencyRate", 14 * MINUTE, None, {"project": "supplier-choice"}),
+)
+HURRIED = _incident(
+    "hurried",
+    "the deadline of roadmap is a day ahead and much is left to do, until it is put off",
+    "ahp",
+    (11, 30),
+    150,
+    # It is put off by the first evaluation in America.
+    Expected("DeadlineNear", 2 * MINUTE, 28 * MINUTE, {"project": "roadmap"}),
 )
 SLUGGISH = _incident(
     "sluggish",
@@ -182,6 +197,7 @@ SCRIPT = (
     UNANSWERED,
     MESSAGES,
     SLOPPY,
+    HURRIED,
     SLUGGISH,
     OVERLOADED,
     SWAPPING,
