@@ -167,7 +167,8 @@ def test_consistency_is_given_or_computed(tmp_path: Path, pack: Pack) -> None:
     with Lab(tmp_path, packs=[pack]) as bench:
         for number, (left, right, value) in enumerate([("x", "y", 2), ("y", "z", 2), ("x", "z", 4)]):
             bench.put(compared(number, number, left=left, right=right, value=value))
-        for number, (node, more) in enumerate([("n", {}), ("m", {"consistency_ratio": 0.2}), ("o", {})], 10):
+        nodes: list[tuple[str, dict[str, Any]]] = [("n", {}), ("m", {"consistency_ratio": 0.2}), ("o", {})]
+        for number, (node, more) in enumerate(nodes, 10):
             bench.put(told(number, number, "node.completed", evaluation_id="e", node_id=node, **more))
         sources = [bench.value("ahp_consistency_observed", "p", name) for name in ("given", "computed")]
         assert sources == [1, 1]

@@ -10,7 +10,7 @@ import promql_parser as promql
 import pytest
 
 from evalgauge.core.departed import LABEL
-from evalgauge.core.pack.model import ActiveSpec, GaugeSpec
+from evalgauge.core.pack.model import ActiveSpec, GaugeSpec, WindowSpec
 from evalgauge.core.selfmetrics import DURABLE, PROCESS
 from evalgauge.generators import dashboards
 from tests.test_generators import (
@@ -170,7 +170,10 @@ def frozen_names(pack: Pack) -> set[str]:
         kept = (
             name in DURABLE
             if metric.on == [PROCESS]
-            else not (isinstance(metric, ActiveSpec) or (isinstance(metric, GaugeSpec) and metric.is_set))
+            else not (
+                isinstance(metric, ActiveSpec | WindowSpec)
+                or (isinstance(metric, GaugeSpec) and metric.is_set)
+            )
         )
         if kept:
             names |= {name, f"{name}_total", f"{name}_bucket", f"{name}_sum", f"{name}_count"}
