@@ -12,7 +12,7 @@ import pytest
 from evalgauge.core.collect import Chunk
 from evalgauge.core.engine import Engine, EngineOptions, InputRules
 from evalgauge.core.pack.loader import load, load_pack
-from evalgauge.core.pack.model import ConsistencySpec, HistogramSpec, ProgressSpec
+from evalgauge.core.pack.metric_model import ConsistencySpec, HistogramSpec, ProgressSpec
 from evalgauge.core.selfmetrics import SelfMetrics
 from evalgauge.core.sqlite_store import SqliteStore
 from tests.engine_helpers import KINDS

@@ -10,7 +10,7 @@ import promql_parser as promql
 import pytest
 
 from evalgauge.core.departed import LABEL
-from evalgauge.core.pack.model import ActiveSpec, GaugeSpec, WindowSpec
+from evalgauge.core.pack.metric_model import ActiveSpec, GaugeSpec, WindowSpec
 from evalgauge.core.selfmetrics import DURABLE, PROCESS
 from evalgauge.generators import dashboards
 from tests.test_generators import (

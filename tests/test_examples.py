@@ -15,8 +15,8 @@ import yaml
 
 from evalgauge.core import instrumentpage, plugins
 from evalgauge.core.errors import ConfigError
+from evalgauge.core.pack.event_model import DERIVATIONS
 from evalgauge.core.pack.loader import LoadedPack, load
-from evalgauge.core.pack.model import DERIVATIONS
 from evalgauge.generators import rules
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from evalgauge.core.columns import Columns
 from evalgauge.core.decode import CloudEventsShape, decode
 from evalgauge.core.event import Limits
 from evalgauge.core.filters import mask, text_of
-from evalgauge.core.pack.model import Filter
+from evalgauge.core.pack.event_model import Filter
 from tests.engine_helpers import event, lab, lines
 
 if TYPE_CHECKING:

@@ -18,18 +18,18 @@ from click.testing import CliRunner
 
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.pack.loader import load_pack
-from evalgauge.core.pack.model import (
+from evalgauge.core.pack.metric_model import (
     ActiveSpec,
     ConsistencySpec,
     CounterSpec,
     DeviationSpec,
     ElapsedSpec,
     HistogramSpec,
-    Pack,
     PatternSpec,
     ProgressSpec,
     WindowSpec,
 )
+from evalgauge.core.pack.model import Pack
 from evalgauge.generators import dashboards, rules
 from evalgauge.generators.generate_command import KINDS, command, generator
 from evalgauge.generators.text import grafana_duration, prometheus_duration

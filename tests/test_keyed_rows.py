@@ -17,7 +17,7 @@ from evalgauge.core.instruments import keyed_rows
 from evalgauge.core.instruments.keyed_rows import Keyer, KeysOf, rounds
 from evalgauge.core.keys import LocalKeys
 from evalgauge.core.keytable import KeyTable
-from evalgauge.core.pack.model import CounterSpec
+from evalgauge.core.pack.metric_model import CounterSpec
 from tests.engine_helpers import event, lab, lines
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from evalgauge.core.decode import CloudEventsShape, decode
 from evalgauge.core.event import Limits
 from evalgauge.core.known_texts import KnownTexts
 from evalgauge.core.mapped import MappedShape
-from evalgauge.core.pack.model import EventSpec
+from evalgauge.core.pack.event_model import EventSpec
 from tests.engine_helpers import Lab, event, lab, lines, mapping_of, one_by_one
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import yaml
 
 from evalgauge.core.event import Reason
 from evalgauge.core.pack.loader import load_pack
-from evalgauge.core.pack.model import GaugeSpec
+from evalgauge.core.pack.metric_model import GaugeSpec
 from evalgauge.core.pack.names import PROCESS
 from evalgauge.core.pack.variables import resolve
 

@@ -21,7 +21,7 @@ from evalgauge.core.errors import ConfigError
 from evalgauge.core.instruments import keyed_part
 from evalgauge.core.instruments.sketch import ALPHA, bucket_of, quantiles
 from evalgauge.core.keyed import check_keys
-from evalgauge.core.pack.model import WindowSpec
+from evalgauge.core.pack.metric_model import WindowSpec
 from tests.engine_helpers import INPUT, KINDS, NOON, Lab, lines, pack_of
 from tests.test_pack_check import found as problems_of
 from tests.test_partitions import Log, Replica

@@ -17,8 +17,8 @@ from evalgauge.core.errors import DocumentError, EvalgaugeError, Problem
 from evalgauge.core.event import Reason
 from evalgauge.core.findings import suggest
 from evalgauge.core.mapping_check import load_mapping
+from evalgauge.core.pack.event_model import Strict
 from evalgauge.core.pack.loader import load_packs
-from evalgauge.core.pack.model import Strict
 from evalgauge.core.pack.names import PROCESS, Series, series_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from evalgauge.core.document import Document, Path_
     from evalgauge.core.mapping import Mapping
-    from evalgauge.core.pack.model import EventSpec, Pack
+    from evalgauge.core.pack.event_model import EventSpec
+    from evalgauge.core.pack.model import Pack
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _HISTOGRAM_PARTS = ("_bucket", "_sum", "_count")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.derive import Function
-    from evalgauge.core.pack.model import EventSpec, QualityRule
+    from evalgauge.core.pack.event_model import EventSpec, QualityRule
     from evalgauge.core.payload import Payloads
     from evalgauge.core.reading import Path
 

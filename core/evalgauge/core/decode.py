@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
-    from evalgauge.core.pack.model import EventSpec, FieldSpec, Pack
+    from evalgauge.core.pack.event_model import EventSpec, FieldSpec
+    from evalgauge.core.pack.model import Pack
 
 LARGEST = {"integer": 2**63 - 1, "number": sys.float_info.max}
 """Field type → the largest magnitude it holds."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
-    from evalgauge.core.pack.model import DeriveSpec, EventSpec
+    from evalgauge.core.pack.event_model import DeriveSpec, EventSpec
     from evalgauge.core.series import Encoder
 
 _BOOLEANS = {"true": True, "false": False, None: None}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.instruments.keyed_part import KeyedPart
     from evalgauge.core.instruments.keyed_rows import KeyedRows
-    from evalgauge.core.pack.model import EmitSpec
+    from evalgauge.core.pack.metric_model import EmitSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import Slots
     from evalgauge.core.mapping import Mapping as EventMapping
-    from evalgauge.core.pack.model import EventSpec, Pack
+    from evalgauge.core.pack.event_model import EventSpec
+    from evalgauge.core.pack.model import Pack
     from evalgauge.core.table import StateTable
 
 log = logging.getLogger(__name__)

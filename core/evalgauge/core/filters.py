@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evalgauge.core.pack.model import AllOf, AnyOf, Comparison, Not
+from evalgauge.core.pack.event_model import AllOf, AnyOf, Comparison, Not
 from evalgauge.core.series import passing
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from evalgauge.core.pack.model import Filter
+    from evalgauge.core.pack.event_model import Filter
 
 
 class FilterColumns(Protocol):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from evalgauge.core.pack.model import KeyedSpec, ProgressSpec, WindowSpec
+from evalgauge.core.pack.metric_model import KeyedSpec, ProgressSpec, WindowSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from evalgauge.core.emission import Emission
     from evalgauge.core.families import Family
     from evalgauge.core.instruments.grouping import Slots
-    from evalgauge.core.pack.model import EventSpec, LabelSpec, MetricSpec
+    from evalgauge.core.pack.event_model import EventSpec, LabelSpec
+    from evalgauge.core.pack.metric_model import MetricSpec
     from evalgauge.core.series import SeriesIndex
     from evalgauge.core.table import StateTable
 

@@ -19,16 +19,18 @@ from evalgauge.core.instrument import Declared
 from evalgauge.core.keyed import needs_keys, wants_keys
 from evalgauge.core.keytables import key_table
 from evalgauge.core.pack.emitted import emitted
+from evalgauge.core.pack.event_model import DERIVATIONS, DeriveSpec, LabelSpec
 from evalgauge.core.pack.loader import load
-from evalgauge.core.pack.model import DERIVATIONS, CountingSpec, DeriveSpec, KeyedSpec, LabelSpec, WindowSpec
+from evalgauge.core.pack.metric_model import CountingSpec, KeyedSpec, WindowSpec
 from evalgauge.core.pack.names import PROCESS, base_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from evalgauge.core.document import Path_
+    from evalgauge.core.pack.event_model import Strict
     from evalgauge.core.pack.loader import LoadedPack
-    from evalgauge.core.pack.model import MetricSpec, Strict
+    from evalgauge.core.pack.metric_model import MetricSpec
 
 _COMMON = ("help", "labels", "where", "limit")
 """Keys that every kind has."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalgauge.core.errors import ConfigError
-from evalgauge.core.pack.model import GaugeSpec
+from evalgauge.core.pack.metric_model import GaugeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from evalgauge.core.config import Config
     from evalgauge.core.instrument import Instrument
-    from evalgauge.core.pack.model import MetricSpec, Pack
+    from evalgauge.core.pack.metric_model import MetricSpec
+    from evalgauge.core.pack.model import Pack
 
 
 def needs_keys(spec: MetricSpec, kind: type[Instrument] | None) -> bool:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.mapping import Mapping, TimeMapping, ValueMapping
-    from evalgauge.core.pack.model import EventSpec, FieldSpec
+    from evalgauge.core.pack.event_model import EventSpec, FieldSpec
 
 _INVALID = "\0invalid"
 """Stands for a text that the mapping or the schema refuses; recognised by identity, so no data can forge it."""

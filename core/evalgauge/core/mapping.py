@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from evalgauge.core.pack.model import EventType, Name, Strict
+from evalgauge.core.pack.event_model import EventType, Name, Strict
 
 
 class TypeMapping(Strict):

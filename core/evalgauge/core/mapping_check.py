@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from evalgauge.core.document import Document, Path_
     from evalgauge.core.errors import Problem
     from evalgauge.core.mapping import IdMapping, TypeMapping, ValueMapping
-    from evalgauge.core.pack.model import EventSpec, FieldSpec, Pack
+    from evalgauge.core.pack.event_model import EventSpec, FieldSpec
+    from evalgauge.core.pack.model import Pack
 
 _WORDS = ("rfc3339", "unix", "unix_ms", "unix_us", "unix_ns")
 _YEARS = ("%Y", "%y", "%G", "%c", "%x")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from evalgauge.core.columns import TypeReader
     from evalgauge.core.instrument import Declared, Instrument, Reducing
     from evalgauge.core.mapping import Mapping
-    from evalgauge.core.pack.model import EventSpec
+    from evalgauge.core.pack.event_model import EventSpec
     from evalgauge.core.series import Encoder
     from evalgauge.core.shape import Decoded, Shape
 

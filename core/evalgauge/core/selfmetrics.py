@@ -13,7 +13,7 @@ from evalgauge.core.errors import ConfigError
 from evalgauge.core.families import Family
 from evalgauge.core.instrument import Declared
 from evalgauge.core.instruments.counter import Counter
-from evalgauge.core.pack.model import CounterSpec, CountingSpec, HistogramSpec
+from evalgauge.core.pack.metric_model import CounterSpec, CountingSpec, HistogramSpec
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from evalgauge.generators.panels import DATASOURCE, grafana_panel
 from evalgauge.generators.text import do_not_edit, grafana_duration
 
 if TYPE_CHECKING:
-    from evalgauge.core.pack.model import DashboardSpec, Pack, Variable
+    from evalgauge.core.pack.dashboard_model import DashboardSpec, Variable
+    from evalgauge.core.pack.model import Pack
 
 SCHEMA_VERSION = 39
 """Of Grafana 10.4: what is written here needs no migration there, and later Grafanas migrate it themselves."""

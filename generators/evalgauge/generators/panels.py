@@ -14,7 +14,8 @@ from evalgauge.core.calendar_time import NAMES
 from evalgauge.core.pack.variables import resolve
 
 if TYPE_CHECKING:
-    from evalgauge.core.pack.model import Matrix, Pack, Panel
+    from evalgauge.core.pack.dashboard_model import Matrix, Panel
+    from evalgauge.core.pack.model import Pack
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 """Grafana puts in the data source that the reader has chosen at the top of the dashboard."""

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from evalgauge.core.errors import EvalgaugeError
+from evalgauge.core.pack.event_model import DERIVATIONS
 from evalgauge.core.pack.loader import known_packs, load_pack, within_reach
-from evalgauge.core.pack.model import DERIVATIONS
 from evalgauge.core.pack.summary import summary
 
 

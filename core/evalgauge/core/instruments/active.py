@@ -13,7 +13,7 @@ from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.emitted import active
-from evalgauge.core.pack.model import ActiveSpec
+from evalgauge.core.pack.metric_model import ActiveSpec
 from evalgauge.core.series import SeriesIndex
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keys import NO_KEY, joined, key_fields, parted
 from evalgauge.core.pack.emitted import consistency
-from evalgauge.core.pack.model import ConsistencySpec
+from evalgauge.core.pack.metric_model import ConsistencySpec
 from evalgauge.core.series import Encoder
 
 if TYPE_CHECKING:

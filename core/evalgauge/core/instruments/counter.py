@@ -18,7 +18,7 @@ from evalgauge.core.instruments.increments import (
     merge,
     shown_sums,
 )
-from evalgauge.core.pack.model import CounterSpec
+from evalgauge.core.pack.metric_model import CounterSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 

@@ -16,7 +16,7 @@ from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf, roun
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.emitted import deviation
-from evalgauge.core.pack.model import DeviationSpec
+from evalgauge.core.pack.metric_model import DeviationSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from evalgauge.core.instruments.keyed_rows import KeyedRows, Keyer, KeysOf
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.instruments.waiting import Outcome, Terms, Waiting
 from evalgauge.core.pack.emitted import elapsed
-from evalgauge.core.pack.model import ElapsedSpec
+from evalgauge.core.pack.metric_model import ElapsedSpec
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:

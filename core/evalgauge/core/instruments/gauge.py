@@ -13,7 +13,7 @@ from evalgauge.core.filters import mask
 from evalgauge.core.instrument import Declared, Merged, meaning, unit_of
 from evalgauge.core.instruments.grouping import Grouper, Groups, LocalSlots, Slots, series_index
 from evalgauge.core.instruments.histogram import in_base_unit
-from evalgauge.core.pack.model import GaugeSpec
+from evalgauge.core.pack.metric_model import GaugeSpec
 from evalgauge.core.table import Table
 from evalgauge.core.units import UNITS
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.columns import Columns
-    from evalgauge.core.pack.model import EventSpec, LabelSpec, MetricSpec
+    from evalgauge.core.pack.event_model import EventSpec, LabelSpec
+    from evalgauge.core.pack.metric_model import MetricSpec
 
 T = TypeVar("T", bound=np.generic)
 

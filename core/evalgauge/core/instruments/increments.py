@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evalgauge.core.columns import Columns
     from evalgauge.core.families import Exemplar
     from evalgauge.core.instruments.grouping import Rows
-    from evalgauge.core.pack.model import MetricSpec
+    from evalgauge.core.pack.metric_model import MetricSpec
     from evalgauge.core.table import Table
 
 SUM_WORDS = ("top", "hi", "lo")

@@ -16,7 +16,7 @@ from evalgauge.core.instruments.matchers import NEVER, Every, InOrder, Matcher, 
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.keytable import KeyTable
 from evalgauge.core.pack.emitted import pattern
-from evalgauge.core.pack.model import PatternSpec
+from evalgauge.core.pack.metric_model import PatternSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from evalgauge.core.instruments.progress_part import Found, Projects, Shown
 from evalgauge.core.instruments.progress_rows import ProgressRows, ReducingProgress
 from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.pack.emitted import percent, progress
-from evalgauge.core.pack.model import ProgressSpec
+from evalgauge.core.pack.metric_model import ProgressSpec
 from evalgauge.core.series import SeriesIndex
 
 if TYPE_CHECKING:

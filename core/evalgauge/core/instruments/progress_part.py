@@ -14,7 +14,7 @@ from evalgauge.core.instruments.progress_keys import Events, Keys
 from evalgauge.core.instruments.progress_milestones import Milestones, Reached
 from evalgauge.core.instruments.progress_pairs import Pairs, Told
 from evalgauge.core.instruments.progress_rows import parts_of
-from evalgauge.core.pack.model import ProgressSpec
+from evalgauge.core.pack.metric_model import ProgressSpec
 from evalgauge.core.table import Table
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from evalgauge.core.instrument import unit_of
 from evalgauge.core.instruments.grouping import Grouper, Groups, label_text
 from evalgauge.core.instruments.keyed_rows import KeyedRows, KeysOf
 from evalgauge.core.instruments.progress_line import WHOLE
-from evalgauge.core.pack.model import ProgressSpec
+from evalgauge.core.pack.metric_model import ProgressSpec
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from evalgauge.core.instruments.tally import Tally
 from evalgauge.core.instruments.window_part import Terms, Windows
 from evalgauge.core.instruments.window_shown import Shown, together
 from evalgauge.core.pack.emitted import window
-from evalgauge.core.pack.model import WindowSpec
+from evalgauge.core.pack.metric_model import WindowSpec
 from evalgauge.core.series import SeriesIndex
 from evalgauge.core.units import UNITS
 

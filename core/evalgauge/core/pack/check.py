@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from evalgauge.core.document import Document, Path_
     from evalgauge.core.errors import Problem
-    from evalgauge.core.pack.model import EventSpec, Pack
+    from evalgauge.core.pack.event_model import EventSpec
+    from evalgauge.core.pack.model import Pack
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from evalgauge.core.findings import suggest
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import ConsistencySpec
+    from evalgauge.core.pack.metric_model import ConsistencySpec
 
 _NUMBERS = ("number", "integer")
 _RATIOS = (None, "1", "ratio")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evalgauge.core import plugins
 from evalgauge.core.errors import ConfigError
 from evalgauge.core.findings import suggest
-from evalgauge.core.pack.model import DERIVATIONS
+from evalgauge.core.pack.event_model import DERIVATIONS
 from evalgauge.core.pack.names import FILTER_WORDS, OTHER
 from evalgauge.core.units import UNITS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import BucketSpec, DeriveSpec, EventSpec, FieldSpec
+    from evalgauge.core.pack.event_model import BucketSpec, DeriveSpec, EventSpec, FieldSpec
 
 _NUMBERS = ("number", "integer")
 _TAKES = {

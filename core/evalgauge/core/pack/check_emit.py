@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, get_args
 
 from evalgauge.core.findings import suggest
 from evalgauge.core.pack.emitted import percent
-from evalgauge.core.pack.model import DeviationSpec, PatternSpec, ProgressSpec, Severity
+from evalgauge.core.pack.event_model import Severity
+from evalgauge.core.pack.metric_model import DeviationSpec, PatternSpec, ProgressSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import EmitSpec, EventSpec, FieldSpec, MetricSpec
+    from evalgauge.core.pack.event_model import EventSpec, FieldSpec
+    from evalgauge.core.pack.metric_model import EmitSpec, MetricSpec
 
 _NUMBER = None
 """Instead of the texts that a field can hold."""

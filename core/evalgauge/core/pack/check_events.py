@@ -12,7 +12,7 @@ from evalgauge.core.units import UNITS
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import EventSpec, FieldSpec, QualityRule
+    from evalgauge.core.pack.event_model import EventSpec, FieldSpec, QualityRule
 
 _NUMBERS = ("number", "integer")
 

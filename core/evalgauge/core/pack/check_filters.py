@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
-from evalgauge.core.pack.model import AllOf, AnyOf, Not
+from evalgauge.core.pack.event_model import AllOf, AnyOf, Not
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import Comparison, FieldSpec, Filter
+    from evalgauge.core.pack.event_model import Comparison, FieldSpec, Filter
 
 _ORDER = ("lt", "le", "gt", "ge")
 

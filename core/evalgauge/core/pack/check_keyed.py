@@ -9,12 +9,18 @@ from evalgauge.core.findings import suggest
 from evalgauge.core.pack.check_consistency import check_consistency
 from evalgauge.core.pack.check_progress import check_ids, check_progress
 from evalgauge.core.pack.emitted import emitted
-from evalgauge.core.pack.model import ActiveSpec, ConsistencySpec, ElapsedSpec, PatternSpec, ProgressSpec
+from evalgauge.core.pack.metric_model import (
+    ActiveSpec,
+    ConsistencySpec,
+    ElapsedSpec,
+    PatternSpec,
+    ProgressSpec,
+)
 
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import DeviationSpec, KeyedSpec
+    from evalgauge.core.pack.metric_model import DeviationSpec, KeyedSpec
 
 
 _LEAST, _MOST = 0.001, 100 * 365.25 * 86_400

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
 
 from evalgauge.core.findings import suggest
-from evalgauge.core.pack.model import CounterSpec
+from evalgauge.core.pack.metric_model import CounterSpec
 from evalgauge.core.pack.names import MOST_INTEGERS, OTHER, PROCESS, RESERVED_LABELS, integers
 
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import FieldSpec, LabelSpec, MetricSpec
+    from evalgauge.core.pack.event_model import FieldSpec, LabelSpec
+    from evalgauge.core.pack.metric_model import MetricSpec
 
 _MOST_LABELS = 20
 """Prometheus itself has no limit; more than this is a mistake."""

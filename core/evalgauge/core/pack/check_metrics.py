@@ -12,7 +12,7 @@ from evalgauge.core.pack.check_filters import check_filter
 from evalgauge.core.pack.check_keyed import check_keyed
 from evalgauge.core.pack.check_labels import check_labels
 from evalgauge.core.pack.check_window import check_window
-from evalgauge.core.pack.model import (
+from evalgauge.core.pack.metric_model import (
     ConsistencySpec,
     CounterSpec,
     ElapsedSpec,
@@ -35,7 +35,8 @@ from evalgauge.core.units import UNITS
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import CountingSpec, FieldSpec, MetricSpec
+    from evalgauge.core.pack.event_model import FieldSpec
+    from evalgauge.core.pack.metric_model import CountingSpec, MetricSpec
 
 
 def check_metrics(check: Check) -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import FieldSpec, ProgressSpec
+    from evalgauge.core.pack.event_model import FieldSpec
+    from evalgauge.core.pack.metric_model import ProgressSpec
 
 _NUMBERS = {"number", "integer"}
 

@@ -14,7 +14,8 @@ from evalgauge.core.pack.variables import GRAFANA, braced_in, names_in, resolve,
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import AlertSpec, DashboardSpec, Panel, Query
+    from evalgauge.core.pack.dashboard_model import DashboardSpec, Panel, Query
+    from evalgauge.core.pack.model import AlertSpec
 
 _LABEL_IN_TEMPLATE = re.compile(r"\$labels\.([A-Za-z_]\w*)")
 _LABEL_IN_LEGEND = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")

@@ -9,7 +9,7 @@ from evalgauge.core.findings import suggest
 if TYPE_CHECKING:
     from evalgauge.core.document import Path_
     from evalgauge.core.pack.check import Check
-    from evalgauge.core.pack.model import WindowSpec
+    from evalgauge.core.pack.metric_model import WindowSpec
 
 MOST_STEPS = 1_500
 """Steps that a window and its lateness may have: one a minute for a day and an hour."""

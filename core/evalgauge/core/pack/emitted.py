@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalgauge.core.families import Family
-from evalgauge.core.pack.model import (
+from evalgauge.core.pack.metric_model import (
     ActiveSpec,
     ConsistencySpec,
     CounterSpec,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evalgauge.core.families import Kind
-    from evalgauge.core.pack.model import MetricSpec
+    from evalgauge.core.pack.metric_model import MetricSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from evalgauge.core.pack.emitted import Emitted
-    from evalgauge.core.pack.model import EventSpec, FieldSpec, ForeignMetric, LabelSpec, MetricSpec, Pack
+    from evalgauge.core.pack.event_model import EventSpec, FieldSpec, LabelSpec
+    from evalgauge.core.pack.metric_model import MetricSpec
+    from evalgauge.core.pack.model import ForeignMetric, Pack
 
 OWN_PACK = "evalgauge"
 """The pack of the program's own metrics: the only one with `on: process` and with names `evalgauge_…`."""

@@ -12,8 +12,10 @@ from evalgauge.core.pack.variables import resolve
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from evalgauge.core.pack.event_model import EventSpec
     from evalgauge.core.pack.loader import LoadedPack
-    from evalgauge.core.pack.model import EventSpec, MetricSpec, Pack
+    from evalgauge.core.pack.metric_model import MetricSpec
+    from evalgauge.core.pack.model import Pack
     from evalgauge.core.pack.names import Series
 
 
