@@ -126,17 +126,49 @@ class Waiting:
         clock: NDArray[np.int64],
         some: NDArray[np.intp],
     ) -> NDArray[np.intp]:
-        """Those of `some` (n,) that may change something: no repeats for a key that is not forgotten meanwhile."""
+        """Those of `some` (n,) that may change something: no repeats in one life of a key."""
         numbers, of = np.unique(rows.key[some], return_inverse=True)
         first, latest = np.full(len(numbers), np.iinfo(np.int64).max), np.full(len(numbers), NEVER)
         held = np.flatnonzero(slots[numbers] >= 0)
         first[held] = self._until(slots[numbers[held]]) - self._terms.retention
         np.minimum.at(first, of, rows.times[some])
         np.maximum.at(latest, of, clock[some])
-        kept = (latest >= first + self._terms.retention)[of]
         ends = rows.types[some] != self._terms.begin
+        kept = np.zeros(len(some), np.bool_)
         kept[np.unique(2 * of + ends, return_index=True)[1]] = True
+        # Keys that may be forgotten meanwhile have several lives.
+        several = np.flatnonzero((latest >= first + self._terms.retention)[of])
+        kept[several] = self._in_each_life(rows, slots, clock, some[several])
         return some[kept]
+
+    def _in_each_life(
+        self,
+        rows: KeyedRows,
+        slots: NDArray[np.int64],
+        clock: NDArray[np.int64],
+        some: NDArray[np.intp],
+    ) -> list[bool]:
+        """Which of `some` (n,) are the first of their kind since their key was forgotten."""
+        lives: dict[int, tuple[int, int]] = {}
+        found = []
+        ends = (rows.types[some] != self._terms.begin).tolist()
+        columns = (rows.key[some], slots[rows.key[some]], rows.times[some], clock[some])
+        for end, key, slot, time, now in zip(ends, *(column.tolist() for column in columns), strict=True):
+            life = lives.get(key)
+            if life is None:
+                life = (0, 0)
+                if slot >= 0:
+                    flags = int(self.table.column("flags")[slot])
+                    life = flags, int(self._until(np.array([slot]))[0])
+            flags, until = life
+            if flags and until <= now:
+                flags = 0
+            kind = ENDED if end else BEGUN
+            found.append(not flags & kind)
+            if not flags & kind and (kind == BEGUN or not flags):
+                until = time + self._terms.retention
+            lives[key] = flags | kind, until
+        return found
 
     def _note(
         self, found: NDArray[np.intp], some: NDArray[np.intp], rows: KeyedRows, series: NDArray[np.intp]
