@@ -237,6 +237,7 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "burn_rate_1d": 3,
         "burn_rate_3d": 1,
         "message_errors_limit": 0.05,
+        "message_errors_min": 10,
         "message_errors_window": 5,
     }
     server = {name: one.value for name, one in built_in("server").parameters.items()}

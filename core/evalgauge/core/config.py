@@ -92,7 +92,7 @@ class EngineConfig(Section):
     )
     clock_ahead: Duration = Field(
         default=300.0,
-        description="An event's time may lie so far after its arrival; beyond, metrics by key leave it out as late.",
+        description="An event's time may lie so far after its arrival; beyond, metrics by event time leave it out.",
     )
 
 
