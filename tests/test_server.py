@@ -35,7 +35,7 @@ def test_a_host_that_stops_reporting_is_nought_and_its_gauges_are_gone(tmp_path:
 
 
 def test_samples_are_shown_in_base_units(tmp_path: Path) -> None:
-    """Ratios and bytes; what a sample leaves out, or says wrongly, keeps its last value, and is not counted as unusable."""
+    """Ratios and bytes; what a sample leaves out, or says wrongly, keeps its last value, and is no unusable one."""
     with Lab(tmp_path, packs=[load_pack("server").pack]) as bench:
         bench.put(
             sample(0, "a", 0, cpu=85, memory=80.5, disk=100, connections=7, network_in_bytes=1_000),
