@@ -37,7 +37,7 @@ def test_the_examples_hold(path: Path) -> None:
 
 def test_there_is_an_example_for_each_pack_of_the_first_hour() -> None:
     """Built-in packs, and one of one's own with its mapping."""
-    assert [path.stem for path in EXAMPLES] == ["ahp", "alpaca_eval", "judgment"]
+    assert [path.stem for path in EXAMPLES] == ["ahp", "alpaca_eval", "helpdesk", "judgment"]
 
 
 def test_a_failure_names_its_place_what_was_wanted_and_what_came(tmp_path: Path) -> None:
