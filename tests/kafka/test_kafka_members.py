@@ -212,6 +212,23 @@ def test_a_name_that_is_taken_over_is_fenced(make: Callable[..., Replica], make_
         transactions.write([], {Partition(name, 0): Committed(6, "")}, younger.member.metadata())
 
 
+def test_a_name_that_nobody_else_has_is_kept(
+    make: Callable[..., Replica], make_topic: MakeTopic, assignment: str
+) -> None:
+    """A client may throw itself out of its group: it lost what it had, and joins again."""
+    name = make_topic(4)
+    one = make("r1", [name], assignment=assignment)
+    owns(4, one)
+    itself = make("r1", [name], assignment=assignment)
+    owns(4, itself)
+    itself.leave()
+    until(lambda: one.told("lost"), "the loss to be told", SECONDS)
+    assert one.told("lost") == [{0, 1, 2, 3}]
+    owns(4, one)
+    with closing(one.library.transactions("r1")) as transactions:
+        transactions.write([], {Partition(name, 0): Committed(5, "")}, one.member.metadata())
+
+
 def test_who_is_expelled_has_lost_its_partitions_and_joins_again(
     make: Callable[..., Replica], make_topic: MakeTopic, kafka: Kafka, assignment: str
 ) -> None:

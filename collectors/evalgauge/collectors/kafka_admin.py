@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from evalgauge.collectors.kafka_bound import Overdue, within
 from evalgauge.collectors.kafka_client import Committed, Partition, Unavailable
@@ -67,14 +67,22 @@ def asked(config: KafkaConfig, name: str, what: Callable[[Any], _T], seconds: fl
         raise
 
 
-def members_of(admin: Any, group: str) -> list[Any]:
-    """The members of a group as kafka-python describes them. Raises `Unavailable` where the brokers do not know yet."""
+class Described(NamedTuple):
+    """A group as kafka-python describes it."""
+
+    stable: bool
+    """Whether it is settled who has what."""
+    members: list[dict[str, Any]]
+
+
+def group_of(admin: Any, group: str) -> Described:
+    """A group, without members where it is unknown. Raises `Unavailable` where the brokers do not know yet."""
     described = admin.describe_groups([group])[group]
     if described["error"] and described["error"].startswith(_UNKNOWN):
-        return []  # its last member is gone, and its positions with it
+        return Described(stable=True, members=[])  # its last member is gone, and its positions with it
     if described["error"]:  # no answer is not the answer that nobody is there
         raise Unavailable(f"group {group} cannot be looked at: {described['error']}")
-    return list(described["members"])
+    return Described(described["group_state"] == "Stable", list(described["members"]))
 
 
 def assigned_of(admin: Any, group: str) -> dict[str, list[Partition]]:
@@ -83,7 +91,7 @@ def assigned_of(admin: Any, group: str) -> dict[str, list[Partition]]:
     Raises `Unavailable`.
     """
     found = {}
-    for member in members_of(admin, group):
+    for member in group_of(admin, group).members:
         assignment = member["member_assignment"]
         assigned = assignment.get("assigned_partitions") if isinstance(assignment, dict) else None
         partitions = [

@@ -24,6 +24,7 @@ from evalgauge.collectors.kafka_client import (
     taken_over,
     unstable,
 )
+from evalgauge.collectors.kafka_name import ReplicaName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,8 +63,9 @@ class FastMember:
         self._cooperative = group.assignment == "cooperative"
         self._heard = ""
         """The last that librdkafka complained of."""
-        self._closing = self._fenced = False
+        self._closing = False
         self._metadata: Standing | None = None
+        self._owned: set[Partition] = set()
         self._raised: BaseException | None = None
         self._topics: set[str] = set()
         self._looked = -config.refresh
@@ -72,28 +74,27 @@ class FastMember:
         self._left: set[Partition] = set()
         """Partitions that nobody had when we looked last."""
         self._pattern = None if config.topic_pattern is None else TopicPattern(config.topic_pattern, group)
+        self._name = ReplicaName(config, replica)
         refresh = int(config.refresh * 1000)
-        self._consumer = Consumer(
-            options
-            | {
-                "group.id": group.id,
-                "group.instance.id": replica,
-                "partition.assignment.strategy": "cooperative-sticky"
-                if self._cooperative
-                else "range,roundrobin",
-                "session.timeout.ms": int(group.session_timeout * 1000),
-                "heartbeat.interval.ms": int(min(group.session_timeout / 4, 3) * 1000),
-                # Longer than any callback: a member that does not come back from one for so long is given up.
-                "max.poll.interval.ms": int((2 * group.drain_timeout + 30) * 1000),
-                # New topics and new partitions are found so often.
-                "topic.metadata.refresh.interval.ms": refresh,
-                "metadata.max.age.ms": max(3 * refresh, 10_000),
-                "enable.auto.commit": False,
-                # Positions of a transaction that may still be aborted are not given, but waited for.
-                "isolation.level": "read_committed",
-                "error_cb": self._hear,
-            }
-        )
+        self._options = options | {
+            "group.id": group.id,
+            "group.instance.id": replica,
+            "partition.assignment.strategy": "cooperative-sticky"
+            if self._cooperative
+            else "range,roundrobin",
+            "session.timeout.ms": int(group.session_timeout * 1000),
+            "heartbeat.interval.ms": int(min(group.session_timeout / 4, 3) * 1000),
+            # Longer than any callback: a member that does not come back from one for so long is given up.
+            "max.poll.interval.ms": int((2 * group.drain_timeout + 30) * 1000),
+            # New topics and new partitions are found so often.
+            "topic.metadata.refresh.interval.ms": refresh,
+            "metadata.max.age.ms": max(3 * refresh, 10_000),
+            "enable.auto.commit": False,
+            # Positions of a transaction that may still be aborted are not given, but waited for.
+            "isolation.level": "read_committed",
+            "error_cb": self._hear,
+        }
+        self._consumer = Consumer(self._options)
         if config.topics is not None:
             self._subscribe(set(config.topics))
 
@@ -157,19 +158,35 @@ class FastMember:
     def poll(self, timeout: float) -> None:
         """Take part in the group, and call back."""
         end = time.monotonic() + timeout
-        error = None if self._fenced else self._polled(timeout)
+        if self._name.is_ours() and self._topics:
+            self._subscribe(self._topics)
+        away = self._name.doubted or self._name.taken
+        error = None if away else self._polled(timeout)
         failure, self._raised = self._raised, None
         if failure is not None:
             raise failure
-        # It is told once, and there is but one such error for a member: its name was taken.
-        if self._fenced or (error is not None and error.code() == KafkaError._FATAL):
-            self._fenced = True
-            self._metadata = None
+        if self._name.taken:
             raise taken_over(self._replica, self._group.id)
         if error is not None:
-            if error.code() not in _PASSING:
+            # It is told once, and there is but one such error for a member: its name was taken.
+            if error.code() == KafkaError._FATAL:
+                self._withdraw()
+            elif error.code() not in _PASSING:
                 self._heard = error.str()
+        if error is not None or away:
             time.sleep(max(end - time.monotonic(), 0))
+
+    def _withdraw(self) -> None:
+        """Somebody seems to have our name: go on with another Consumer, that has not joined, until that is known."""
+        self._name.doubt()
+        self._metadata = None
+        self._closing = True
+        self._consumer.close()
+        self._closing, self._raised, self._check_at = False, None, 0.0
+        self._consumer = Consumer(self._options)
+        owned, self._owned = self._owned, set()
+        if owned:
+            self._ownership.lost(sorted(owned))
 
     def _polled(self, timeout: float) -> Any:
         """What the library complains of, if it does: there are no records to be had of it."""
@@ -188,22 +205,22 @@ class FastMember:
         """Keep what the group knows us by now; nothing while it does not."""
         found: Any = self._consumer.consumer_group_metadata()
         member_id = _member_id(found)
-        self._metadata = Standing(member_id, found) if member_id and not self._fenced else None
+        self._metadata = Standing(member_id, found) if member_id else None
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._tell(self._ownership.assigned, partitions)
+        self._owned |= self._tell(self._ownership.assigned, partitions)
         if self._cooperative:
             consumer.incremental_assign([])
         else:
             consumer.assign([])
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._tell(self._ownership.revoked, partitions)
+        self._owned -= self._tell(self._ownership.revoked, partitions)
         self._let_go(consumer)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metadata = None
-        self._tell(self._ownership.lost, partitions)
+        self._owned -= self._tell(self._ownership.lost, partitions)
         self._let_go(consumer)
 
     def _let_go(self, consumer: Consumer) -> None:
@@ -212,7 +229,9 @@ class FastMember:
         else:
             consumer.unassign()
 
-    def _tell(self, what: Callable[[Sequence[Partition]], None], partitions: list[TopicPartition]) -> None:
+    def _tell(
+        self, what: Callable[[Sequence[Partition]], None], partitions: list[TopicPartition]
+    ) -> set[Partition]:
         told = sorted(Partition(one.topic, one.partition) for one in partitions)
         try:
             self._renew()
@@ -220,11 +239,12 @@ class FastMember:
                 what(told)
         except BaseException as error:  # noqa: BLE001 - `poll` raises it, once the group has its answer
             self._raised = error
+        return set(told)
 
     def metadata(self) -> Standing:
         """What the group knew us by when it last changed."""
         found = self._metadata
-        if self._fenced:
+        if self._name.taken:
             raise taken_over(self._replica, self._group.id)
         if found is None:
             raise no_member(self._replica, self._group.id)
@@ -262,7 +282,8 @@ class FastMember:
         """What keeps us from being a member."""
         if self._metadata is not None:
             return ""
-        return f"group `{self._group.id}`: {self._heard or 'waiting for its members to join'}"
+        heard = self._name.trouble if self._name.doubted else self._heard
+        return f"group `{self._group.id}`: {heard or 'waiting for its members to join'}"
 
     def close(self) -> None:
         """Let go of connections and threads."""

@@ -13,7 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from evalgauge.collectors.kafka_admin import asked, members_of
+from evalgauge.collectors.kafka_admin import asked, group_of
 from evalgauge.collectors.kafka_client import Unavailable
 from evalgauge.collectors.kafka_hanging import end_hanging
 
@@ -109,5 +109,5 @@ class Orphans:
 
     def _members(self, admin: Any) -> set[str]:
         """Replicas that the group has as members."""
-        members = members_of(admin, self._group.id)
+        members = group_of(admin, self._group.id).members
         return {one["group_instance_id"] for one in members if one.get("group_instance_id")}

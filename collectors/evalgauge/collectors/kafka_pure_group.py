@@ -17,6 +17,7 @@ from evalgauge.collectors.kafka_client import (
     taken_over,
     unstable,
 )
+from evalgauge.collectors.kafka_name import ReplicaName
 
 with warnings.catch_warnings():
     # It reads its own schemas in a way that Python 3.11 deprecates.
@@ -56,12 +57,13 @@ class _Coordinator(ConsumerCoordinator):  # type: ignore[misc]  # kafka-python h
     """kafka-python's part in a group, with what it lacks for a static member. All but `__init__` runs in its loop."""
 
     fenced = False
+    """The brokers said that another process has our name."""
     trouble = ""
     _seen: Any = None
     """Topics and their partitions as they were at the last join."""
 
     async def take_part(self) -> None:
-        """Find the group, and join it as often as need be, until we are fenced."""
+        """Find the group, and join it as often as need be, until another process is said to have our name."""
         while not self.fenced:
             try:
                 if not await self.ensure_coordinator_ready_async(timeout_ms=int(_ANSWER * 1000)):
@@ -95,6 +97,12 @@ class _Coordinator(ConsumerCoordinator):  # type: ignore[misc]  # kafka-python h
                 if time.monotonic() > end:
                     raise
             await self._net.sleep(_TURN)
+
+    async def take_part_anew(self) -> None:
+        """After it was said in error."""
+        self.fenced = False
+        self.reset_generation()
+        await self.take_part()
 
     def need_rejoin(self) -> bool:
         # Only a leader looks for new partitions, but a static one that was restarted is not told that it still leads.
@@ -134,6 +142,7 @@ class PureMember:
         group = config.group
         assert group is not None  # noqa: S101 - for the type checker; only a group has members
         self._group, self._replica, self.ownership = group, replica, ownership
+        self._name = ReplicaName(config, replica)
         self._client, self._net = client, client._net  # noqa: SLF001 - the loop is nowhere else
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._part: Any = None
@@ -168,9 +177,8 @@ class PureMember:
 
     def poll(self, timeout: float) -> None:
         """Take part in the group, and call back."""
-        if self._coordinator.fenced:
-            raise taken_over(self._replica, self._group.id)
         end = time.monotonic() + timeout
+        self._see_to_name()
         if self._part is None:
             self._part = self._net.call_soon_with_future(self._coordinator.take_part)
         while True:
@@ -184,10 +192,18 @@ class PureMember:
             raised, self._raised = self._raised, None
             if raised is not None:
                 raise raised
-        if self._coordinator.fenced:
-            raise taken_over(self._replica, self._group.id)
         if self._part.exception is not None:
             raise self._part.exception
+
+    def _see_to_name(self) -> None:
+        """Find out whether it is another's, once the brokers say so, and if not, join again."""
+        if self._coordinator.fenced and not self._name.taken:
+            if not self._name.doubted:
+                self._name.doubt()
+            if self._name.is_ours():
+                self._part = self._net.call_soon_with_future(self._coordinator.take_part_anew)
+        if self._name.taken:
+            raise taken_over(self._replica, self._group.id)
 
     async def tell(self, what: Callable[[Sequence[Partition]], None], partitions: Iterable[Any]) -> None:
         """Have the thread in `poll` call `what`, and let the loop go on until it has."""
@@ -212,8 +228,10 @@ class PureMember:
     def metadata(self) -> Standing:
         """What the group knows us by."""
         found = self._coordinator.group_metadata()
-        if self._coordinator.fenced:
+        if self._name.taken:
             raise taken_over(self._replica, self._group.id)
+        if self._coordinator.fenced:
+            raise no_member(self._replica, self._group.id)
         if found.generation_id < 0 or not found.member_id:
             raise no_member(self._replica, self._group.id)
         return Standing(found.member_id, found)
@@ -236,6 +254,8 @@ class PureMember:
 
     def trouble(self) -> str:
         """What keeps us from being a member."""
+        if self._name.doubted:
+            return f"group `{self._group.id}`: {self._name.trouble}"
         if self._coordinator.state is MemberState.STABLE and not self._coordinator.trouble:
             return ""
         return f"group `{self._group.id}`: {self._coordinator.trouble or 'waiting for its members to join'}"
