@@ -92,20 +92,25 @@ def test_the_random_index_goes_up_to_15() -> None:
 
 
 def power_iteration(matrix: list[list[float]]) -> float:
-    """The principal eigenvalue, in plain Python, until it stands still."""
-    vector, before = [1.0] * len(matrix), 0.0
+    """The principal eigenvalue, in plain Python, once its vector stands still: its size alone may do so by chance."""
+    vector, size = [1.0 / len(matrix)] * len(matrix), 0.0
     for _ in range(100_000):
         product = [sum(a * x for a, x in zip(row, vector, strict=True)) for row in matrix]
         size = sum(product)
-        vector = [one / size for one in product]
-        if abs(size - before) <= 1e-15 * size:
+        before, vector = vector, [one / size for one in product]
+        if max(abs(new - old) for new, old in zip(vector, before, strict=True)) <= 1e-15:
             break
-        before = size
     return size
 
 
 SCALE = [Fraction(one) for one in range(1, 10)]
 VALUES = st.sampled_from([*SCALE, *(1 / one for one in SCALE)])
+
+
+def test_the_iteration_does_not_stop_where_only_its_size_stands_still() -> None:
+    """Of this matrix it is the same after two steps, far from the end."""
+    matrix = [[1, 9, 1, 9], [1 / 9, 1, 1, 1], [1, 1, 1, 1 / 9], [1 / 9, 1, 9, 1]]
+    assert power_iteration(matrix) == pytest.approx(principal_eigenvalues(np.array([matrix]))[0], rel=1e-12)
 
 
 @settings(max_examples=150)
