@@ -52,6 +52,8 @@ class Generated(NamedTuple):
 GENERATED = (
     Generated("dashboards", ("generate", "dashboards", *PACKS, "-o", "{out}")),
     Generated("alert_rules", ("generate", "rules", *PACKS, "-o", "{out}")),
+    Generated("alert_rules", ("generate", "rule-tests", *PACKS, "-o", "{out}")),
+    Generated("docs/runbooks", ("generate", "runbooks", *PACKS, "-o", "{out}")),
     *(
         Generated(f"core/evalgauge/core/schemas/{kind}.json", ("schema", kind))
         for kind in ("pack", "config", "mapping", "test")
@@ -117,9 +119,10 @@ def generate(arguments: Sequence[str]) -> int:
                 return ended.returncode
             if "{out}" not in command:
                 out.write_bytes(ended.stdout)
-        differences = [line for path, _ in GENERATED for line in compare(ROOT / path, fresh / path)]
+        paths = dict.fromkeys(path for path, _ in GENERATED)
+        differences = [line for path in paths for line in compare(ROOT / path, fresh / path)]
         if not arguments:
-            for path, _ in GENERATED:
+            for path in paths:
                 replace(ROOT / path, fresh / path)
     print("\n".join(differences) if differences else "Generated files are what the packs and models give.")
     if differences and arguments:

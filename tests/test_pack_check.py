@@ -616,3 +616,47 @@ def test_all_problems_of_a_file_come_at_once_and_none_follows_from_another() -> 
         "unknown key `lables`",
         "`tenant:shop_sales:rate5m`: `sum by (kinds)`: no series in it has a label `kinds`",
     ]
+
+
+TESTED = """\
+alert_tests:
+  - name: slow
+    series: {'shop_duration_seconds_bucket{tenant="a", le="1"}': 0+1x9}
+    at: 5m
+    firing: [ShopSlow]
+  - {name: quick, like: slow, series: {'shop_duration_seconds_bucket{tenant="b", le="1"}': 1 2 _x3 4}, at: 5m}
+dashboard:
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message", "hint"),
+    [
+        ("[ShopSlow]", "[ShopSlo]", "`slow`: no alert is called `ShopSlo`", "Did you mean `ShopSlow`?"),
+        ("name: quick", "name: slow", "two tests are called `slow`", "Rename one."),
+        ("like: slow", "like: slwo", "no test is called `slwo`", "Did you mean `slow`?"),
+        ("name: slow", "name: slow\n    like: quick", "`quick` is like another test itself", "Name `slow`"),
+        (
+            'bucket{tenant="a"',
+            'buckets{tenant="a"',
+            "`slow`: nothing emits `shop_duration_seconds_buckets`",
+            "",
+        ),
+        (
+            '{tenant="a"',
+            '{tenat="a"',
+            "`slow`: `shop_duration_seconds_bucket` has no label `tenat`",
+            "`tenant`",
+        ),
+        ('tenant="a"', 'tenant=~"a"', "is no series", "Write its name and labels with their values"),
+        ("0+1x9", "0+1*9", "`0+1*9` are no values as promtool takes them", "0+10x60"),
+    ],
+)
+def test_tests_of_alerts_name_only_what_there_is(before: str, after: str, message: str, hint: str) -> None:
+    """Series that nothing emits would test nothing."""
+    text = SOUND.replace("dashboard:\n", TESTED, 1)
+    assert found(text) == []
+    problems = found(text.replace(before, after, 1))
+    [problem] = [one for one in problems if message in one] or problems
+    assert message in problem
+    assert hint in problem

@@ -109,7 +109,7 @@ VALUES = st.sampled_from([*SCALE, *(1 / one for one in SCALE)])
 
 def test_the_iteration_does_not_stop_where_only_its_size_stands_still() -> None:
     """Of this matrix it is the same after two steps, far from the end."""
-    matrix = [[1, 9, 1, 9], [1 / 9, 1, 1, 1], [1, 1, 1, 1 / 9], [1 / 9, 1, 9, 1]]
+    matrix = [[1.0, 9, 1, 9], [1 / 9, 1, 1, 1], [1, 1, 1, 1 / 9], [1 / 9, 1, 9, 1]]
     assert power_iteration(matrix) == pytest.approx(principal_eigenvalues(np.array([matrix]))[0], rel=1e-12)
 
 

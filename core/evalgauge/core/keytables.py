@@ -103,6 +103,7 @@ def _named(name: str, schema: dict[str, Any]) -> str:
 
 _PARTS = {
     "AlertSpec": "[alert](#alerts)",
+    "AlertTest": "[test](#tests-of-alerts)",
     "CaseSpec": "[case](#cases)",
     "DeadLetterConfig": "[dead letters](#dead-letters)",
     "DeduplicationConfig": "[de-duplication](#de-duplication)",

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from evalgauge.core.pack.variables import resolve
+from evalgauge.generators.runbooks import anchor, page
 from evalgauge.generators.text import do_not_edit, prometheus_duration, yaml_block
 
 if TYPE_CHECKING:
@@ -14,15 +15,21 @@ if TYPE_CHECKING:
 COMMENT_WIDTH = 100
 
 
-def generate(pack: Pack) -> dict[str, str]:
+RUNBOOKS = "docs/runbooks"
+"""Where runbooks are, unless somebody says where theirs are published."""
+
+
+def generate(pack: Pack, runbooks: str = RUNBOOKS) -> dict[str, str]:
     """The rule file of `pack`, by its name below the output folder; nothing for a pack that has no rules.
+
+    `runbooks` is the folder or address below which the pages of the generator `runbooks` are.
 
     Each group of recording rules becomes a group `<pack>.<group>`, and the alerts a last one, `<pack>.alerts`.
     Every alert has the labels `severity` and `pack`, and annotations that tell what happened and what to do.
     """
     groups = [_recording_group(pack, name, group) for name, group in pack.recording.items()]
     if pack.alerts:
-        alerts = "\n".join(_alert(pack, name, alert) for name, alert in pack.alerts.items())
+        alerts = "\n".join(_alert(pack, name, alert, runbooks) for name, alert in pack.alerts.items())
         groups.append(_group(f"{pack.pack}.alerts", "", alerts))
     if not groups:
         return {}
@@ -56,17 +63,18 @@ def _recording_group(pack: Pack, name: str, group: RecordingGroup) -> str:
     return _group(f"{pack.pack}.{name}", interval, "\n".join(rules))
 
 
-def _alert(pack: Pack, name: str, alert: AlertSpec) -> str:
+def _alert(pack: Pack, name: str, alert: AlertSpec, runbooks: str) -> str:
     body: dict[str, object] = {"alert": name, "expr": resolve(alert.expr, pack).strip()}
     if alert.for_:
         body["for"] = prometheus_duration(alert.for_)
     if alert.keep_firing_for:
         body["keep_firing_for"] = prometheus_duration(alert.keep_firing_for)
     body["labels"] = {"severity": alert.severity, "pack": pack.pack, **alert.labels}
-    runbook = "runbook_url" if alert.runbook.startswith(("http://", "https://")) else "runbook"
-    body["annotations"] = {
-        "summary": resolve(alert.summary, pack),
-        "description": resolve(alert.description, pack),
-        runbook: resolve(alert.runbook, pack),
-    }
+    annotations = {"summary": resolve(alert.summary, pack), "description": resolve(alert.description, pack)}
+    if alert.runbook.startswith(("http://", "https://")):
+        annotations["runbook_url"] = alert.runbook
+    else:
+        annotations["runbook"] = resolve(alert.runbook, pack)
+        annotations["runbook_url"] = f"{runbooks.rstrip('/')}/{page(pack)}#{anchor(name)}"
+    body["annotations"] = annotations
     return yaml_block([body])

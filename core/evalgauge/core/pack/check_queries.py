@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
 from evalgauge.core.pack.catalogue import Catalogue
+from evalgauge.core.pack.check_alert_tests import check_alert_tests
 from evalgauge.core.pack.names import TARGET_LABELS
 from evalgauge.core.pack.promql import Reading, read
 from evalgauge.core.pack.variables import GRAFANA, braced_in, names_in, resolve, stood_in
@@ -57,6 +58,7 @@ class _Queries:
                 recorded.add(name)
         for name, alert in self._pack.alerts.items():
             self._alert(("alerts", name), alert)
+        check_alert_tests(self._check, self._catalogue)
         if self._pack.dashboard is not None:
             self._dashboard(self._pack.dashboard)
         self._unused()

@@ -81,6 +81,24 @@ class AlertSpec(Strict):
     model_config = ConfigDict(populate_by_name=True)
 
 
+class AlertTest(Strict):
+    """Series over time, and which alerts of the pack fire at a time; becomes a unit test for promtool."""
+
+    name: Text = Field(description="What it shows; its own among the tests of the pack.")
+    like: str | None = Field(
+        default=None, description="Name of another test, whose series are there too unless given here."
+    )
+    series: dict[str, str] = Field(
+        default_factory=dict,
+        description='Series, such as `a_total{b="c"}` → values from time 0 on, as promtool writes them: `0+10x60`.',
+    )
+    interval: Duration = Field(default=15.0, gt=0, description="Time between two values.")
+    at: Duration = Field(description="When to look, after time 0.")
+    firing: list[AlertName] = Field(
+        default_factory=list, description="Alerts that fire then; all others of the pack must not."
+    )
+
+
 class Pack(Strict):
     """One workload: events, metrics, rules, alerts and dashboard. The only place where any of them is named."""
 
@@ -103,4 +121,7 @@ class Pack(Strict):
         default_factory=dict, description="Groups of recording rules."
     )
     alerts: dict[AlertName, AlertSpec] = Field(default_factory=dict, description="Alerts, by name.")
+    alert_tests: list[AlertTest] = Field(
+        default_factory=list, description="What makes alerts fire, and what does not."
+    )
     dashboard: DashboardSpec | None = Field(default=None, description="The workload's dashboard.")
