@@ -35,21 +35,29 @@ def test_a_host_that_stops_reporting_is_nought_and_its_gauges_are_gone(tmp_path:
 
 
 def test_samples_are_shown_in_base_units(tmp_path: Path) -> None:
-    """Ratios and bytes; what a sample leaves out, or says wrongly, keeps its last value, and is no unusable one."""
+    """Ratios and bytes; what a sample leaves out, or says to be less than nothing, keeps its last value.
+
+    A little above 100 % is invalid, and shown: of a host at its limit an alert must not lose sight.
+    """
     with Lab(tmp_path, packs=[load_pack("server").pack]) as bench:
         bench.put(
             sample(0, "a", 0, cpu=85, memory=80.5, disk=100, connections=7, network_in_bytes=1_000),
             sample(1, "a", 10, network_in_bytes=24, network_out_bytes=3),
-            sample(2, "a", 20, cpu=101, connections=-1),
         )
         assert bench.value("server_cpu_ratio", "a") == 0.85
         assert bench.value("server_memory_ratio", "a") == 0.805
+        bench.put(
+            sample(2, "a", 20, cpu=100.3, memory=101, disk=-1, connections=-1),
+        )
+        assert bench.value("server_cpu_ratio", "a") == 1.003
+        assert bench.value("server_memory_ratio", "a") == 1.01
         assert bench.value("server_disk_ratio", "a") == 1
         assert bench.value("server_network_in_bytes", "a") == 1_024
         assert bench.value("server_network_out_bytes", "a") == 3
         assert bench.value("server_records", "a", "valid") == 2
         assert bench.value("server_records", "a", "invalid") == 1
-        assert bench.value("server_quality_violations", "cpu_in_range") == 1
+        for rule in ("cpu_in_range", "memory_in_range", "disk_in_range"):
+            assert bench.value("server_quality_violations", rule) == 1
         assert bench.value("server_quality_violations", "connections_not_negative") == 1
         assert not [key for key in bench.counted() if key[0] == "evalgauge_values_unobserved"]
 
