@@ -55,6 +55,19 @@ def test_shares_count_those_that_are_never_answered(tmp_path: Path, seed: int) -
             assert counts == [met[limit], 1_000 - met[limit]], limit
 
 
+def test_a_stage_beyond_the_tenth_counts_as_later(tmp_path: Path) -> None:
+    """The event is not refused for it, and the label stays bounded."""
+    with Lab(tmp_path, packs=[load_pack("qna").pack]) as bench:
+        bench.put(
+            *(
+                event(number, "question.escalated", time=iso(number), question_id="q", stage=stage)
+                for number, stage in enumerate([0, 9, 10, 1_000])
+            )
+        )
+        assert [bench.value("qna_escalations", stage) for stage in ("0", "9", "later")] == [1, 1, 2]
+        assert not [*bench.letters()]
+
+
 def iso(seconds: float) -> str:
     """A time after `BEGAN`, to the microsecond."""
     micros = round(BEGAN * 1e6) + round(seconds * 1e6)
