@@ -389,9 +389,10 @@ def _way(found: Samples, part: Sequence[Event], latest: float) -> None:
         by_metric[metric] += count
         _put(found, "way_found_total", count, metric=metric, who=who, gravity=gravity, side=side)
     for metric, count in by_metric.items():
-        _put(found, f"{metric}_total", count, severity=kinds[metric][0])
+        own = {"severity": "high"} if metric == "way_twice" else {}
+        _put(found, f"{metric}_total", count, **own)
     for metric, count in often.items():
-        _put(found, "way_often_total", count, metric=metric, severity="info")
+        _put(found, "way_often_total", count, metric=metric)
     _put(found, _OWN[2], hits.total(), type="way.found")
 
 

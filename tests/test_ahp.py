@@ -67,13 +67,13 @@ def test_more_than_ten_comparisons_within_a_minute_are_rapid(tmp_path: Path, pac
         bench.put(*(compared(100 + n, 100 + n, "ab"[n % 2]) for n in range(20)))
         bench.put(*(compared(200 + n, 200 + 6 * n, "quick") for n in range(11)))
         matches = [
-            bench.value("ahp_anomalies", "p", who, "rapid_submission", "info")
+            bench.value("ahp_anomalies", "p", who, "rapid_submission", "high")
             for who in ("slow", "a", "b", "quick")
         ]
         assert matches == [0, 0, 0, 1]
         assert bench.value("ahp_rapid_submissions", "p", "high") == 1
         last = bench.value(
-            "ahp_anomalies_last_match_timestamp_seconds", "p", "quick", "rapid_submission", "info"
+            "ahp_anomalies_last_match_timestamp_seconds", "p", "quick", "rapid_submission", "high"
         )
         assert last == NOON - 3600 + 260
 
@@ -89,7 +89,18 @@ def test_the_ends_of_the_scale_are_extreme_however_they_are_rounded(
         assert bench.value("ahp_extreme_values", "p", "high") == 0
         bench.put(compared(100, 1000, value=value))
         assert bench.value("ahp_extreme_values", "p", "high") == 1
-        assert bench.value("ahp_anomalies", "p", "v", "extreme_values", "info") == 1
+        assert bench.value("ahp_anomalies", "p", "v", "extreme_values", "high") == 1
+
+
+def test_a_ninth_lies_on_the_scale_however_it_is_rounded(tmp_path: Path, pack: Pack) -> None:
+    """What is found to be the least value of the scale is not beyond it."""
+    with Lab(tmp_path, packs=[pack]) as bench:
+        ninths = (1 / 9, 0.11, 0.111, 0.1111, 0.111111)
+        bench.put(*(compared(n, n * 60, value=value) for n, value in enumerate(ninths)))
+        assert bench.value("ahp_extreme_values", "p", "high") == len(ninths)
+        assert bench.value("ahp_records", "p", "valid") == len(ninths)
+        bench.put(compared(9, 900, value=0.109))
+        assert bench.value("ahp_quality_violations", "p", "value_on_scale") == 1
 
 
 def test_a_duration_is_odd_by_the_evaluators_own(tmp_path: Path, pack: Pack) -> None:
@@ -112,7 +123,7 @@ def test_a_duration_is_odd_by_the_evaluators_own(tmp_path: Path, pack: Pack) -> 
         sides = [bench.value("ahp_inconsistent_timings", "p", side) for side in ("above", "below")]
         assert sides == [1, 1]
         assert bench.value("ahp_inconsistent_timings_judged", "p") == 3
-        assert bench.value("ahp_anomalies", "p", "a", "inconsistent_timing", "info") == 2
+        assert bench.value("ahp_anomalies", "p", "a", "inconsistent_timing", "medium") == 2
         assert bench.value("evalgauge_values_unobserved", "ahp_inconsistent_timings") == 0
 
 

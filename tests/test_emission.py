@@ -64,7 +64,7 @@ PACK: dict[str, Any] = {
             "on": "way.blue",
             "key": "who",
             "ttl": TTL,
-            "emit": {"event": "way.found", "set": {"side": "blue"}},
+            "emit": {"event": "way.found", "set": {"side": "blue", "severity": "info"}},
         },
         "way_often": {
             "type": "pattern",
@@ -206,6 +206,7 @@ FAULTS = [
     ),
     (("events", "way.found", "fields", "who", "enum"), ["x"], "has an enum, and is filled with any text"),
     (("events", "way.found", "fields", "metric", "enum"), ["way_twice"], "is filled with `way_blue`"),
+    (("metrics", "way_twice", "severity"), None, "`severity` of `way.found` is filled by nothing"),
     (("metrics", "way_twice", "emit"), "way.fund", "which is declared nowhere"),
     (("metrics", "way_twice", "emit", "set"), {"sid": "x"}, "`sid` is no field of `way.found`"),
     (("metrics", "way_often", "emit"), "way.found", "makes no further ones"),

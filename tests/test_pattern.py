@@ -183,3 +183,24 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
         late = bench.value("evalgauge_events_late", "way_matches")
         assert (+found, last, late, bench.value("way_matches_evicted")) == expected(form, stream, every)
         bench.store.close()
+
+
+def test_a_pattern_has_a_severity_only_if_it_declares_one(tmp_path: Path) -> None:
+    """The label comes and goes with it, and what was counted stays."""
+    told = [Told("way.red", "v", "a", 5 * number).line(number) for number in range(3)]
+    shown = []
+    for number, severity in enumerate([None, "high", None]):
+        bench = Lab(tmp_path, packs=[pack({"severity": severity})])
+        bench.feed(told[number])
+        bench.engine.commit()
+        families = {one.name: one for one in bench.families()}
+        for name in ("way_matches", "way_matches_last_match_timestamp_seconds"):
+            family = families[name]
+            shown.append((family.label_names, list(family.series), [float(value) for value in family.values]))
+        bench.store.close()
+    without, with_ = (("team",), [("a",)]), (("team", "severity"), [("a", "high")])
+    assert shown == [
+        (*labels, [value])
+        for number, labels in enumerate([without, with_, without])
+        for value in (number + 1.0, BEGAN + 5.0 * number)
+    ]

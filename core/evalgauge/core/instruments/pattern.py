@@ -180,6 +180,7 @@ class Pattern:
         assert isinstance(spec, PatternSpec)  # noqa: S101 - the entry point's name says so
         self._declared, self._spec = declared, spec
         self._exposed = pattern(declared.name, spec)
+        self._severity = {} if spec.severity is None else {"severity": str(spec.severity)}
         self._emitter = None if spec.emit is None else Emitter(declared, spec.emit, spec.key)
         self._tally = Tally(
             declared,
@@ -226,7 +227,7 @@ class Pattern:
             rows, matched = (
                 np.concatenate([np.empty(0, np.intp), *one]) for one in (found.rows, found.series)
             )
-            own = [{"severity": self._spec.severity}] * len(rows)
+            own: list[dict[str, str]] = [dict(self._severity)] * len(rows)
             emitted = self._emitter.emissions(delta, slots, part, Hits(rows, matched, own))
         late = found.late + delta.early
         return Merged(overflowed, delta.groups.skipped, late, emitted)
@@ -237,7 +238,7 @@ class Pattern:
         matches, last, evicted = self._exposed
         table, rows = self._tally.table, self._tally.table.rows
         some = np.flatnonzero(table.shown["matches"].reserve(rows)[:rows, 0])
-        severity = (self._spec.severity,)
+        severity = tuple(self._severity.values())
         return [
             self._tally.family(matches, "matches", generation),
             last.family(

@@ -76,8 +76,9 @@ class Tally:
         rows = self.table.rows
         values = self.table.shown[column].reserve(rows)[:rows]
         if not emitted.more:
+            # A column may be one wide, so that a label of one value can come and go while the state stays.
             return emitted.family(
-                self.table.index.series, values.copy(), self.births(), generation=generation
+                self.table.index.series, values.reshape(rows).copy(), self.births(), generation=generation
             )
         told = _combined(emitted.more)
         wide = self._wide.setdefault(emitted.name, [])

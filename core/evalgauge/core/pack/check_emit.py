@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from evalgauge.core.findings import suggest
 from evalgauge.core.pack.emitted import percent
-from evalgauge.core.pack.event_model import Severity
 from evalgauge.core.pack.metric_model import DeviationSpec, PatternSpec, ProgressSpec
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def own_fields(metric: MetricSpec) -> Mapping[str, tuple[str, ...] | None]:
     """What a kind of metric says of each thing that it finds: name → texts it can be, any, or a number."""
     match metric:
         case PatternSpec():
-            return {"severity": get_args(Severity)}
+            return {} if metric.severity is None else {"severity": (metric.severity,)}
         case DeviationSpec():
             return {"side": ("above", "below"), "value": _NUMBER}
         case ProgressSpec():

@@ -111,7 +111,8 @@ def active(name: str, metric: ActiveSpec) -> tuple[Emitted, Emitted]:
 
 def pattern(name: str, metric: PatternSpec) -> tuple[Emitted, Emitted, Emitted]:
     """What `pattern` is exposed as: matches, time of the last one, keys evicted."""
-    labels, told, severity = tuple(metric.labels), metric.help, {"severity": (metric.severity,)}
+    labels, told = tuple(metric.labels), metric.help
+    severity = {} if metric.severity is None else {"severity": (metric.severity,)}
     return (
         Emitted(name, "counter", told, "", labels, severity),
         Emitted(

@@ -249,7 +249,9 @@ class PatternSpec(_Keyed):
     among: int | None = Field(
         default=None, ge=1, description="Among so many events of the key, one after the other."
     )
-    severity: Severity = Field(default="info", description="Label `severity` of its series.")
+    severity: Severity | None = Field(
+        default=None, description="Label `severity` of its series; without it they have none."
+    )
     emit: Emit | None = Field(default=None, description="An internal event for each match.")
 
     @property
