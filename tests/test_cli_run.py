@@ -46,6 +46,10 @@ def test_events_of_both_inputs_become_metrics_and_sigterm_ends_in_order(tmp_path
     with Running(tmp_path, config(tmp_path)) as one:
         until(lambda: one.sum(EXECUTED) == 2, "the log to be counted")
         until(lambda: one.get("/readyz").status == 200, "it to be ready")
+        # An alert's increase() has to see what happens for the first time.
+        assert {"evalgauge_state_takeovers_total 0", 'evalgauge_commits_total{result="failure"} 0'} <= {
+            line.removesuffix(".0") for line in one.get("/metrics").text.splitlines()
+        }
         assert one.post(judgment(3), judgment(4, method_used="magic")).status == 202
         assert one.sum(EXECUTED) == 3
         assert one.sum("evalgauge_events_rejected_total", input="door", reason="not_in_enum") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import yaml
@@ -164,10 +164,13 @@ ILL: dict[str, dict[str, str]] = {
     "EvalgaugeCommitsFailing": {f'evalgauge_commits_total{{{TARGET}, result="failure"}}': "0+0x220 0+1x20"},
     "EvalgaugeCommitOld": {f"evalgauge_last_commit_timestamp_seconds{{{TARGET}}}": "0+60x230 13800+0x10"},
     "EvalgaugeCommitsSlow": {f'evalgauge_commit_duration_seconds_bucket{{{TARGET}, le="0.01"}}': "0+0x240"},
-    "EvalgaugeRejects": {
-        f'evalgauge_events_rejected_total{{{INPUT}, type="t", reason="wrong_type"}}': "0+60x240"
+    # One of ten, and sixty an hour: a great share of few.
+    "EvalgaugeRejects": {f"evalgauge_events_received_total{{{INPUT}}}": "0+10x240"},
+    # One of 300, and 120 an hour, by a replica whose letters are in a topic.
+    "EvalgaugeDeadLettersGrowing": {
+        f'evalgauge_events_rejected_total{{{INPUT}, type="t", reason="wrong_type"}}': "0+2x240",
+        f"evalgauge_dead_letters{{{TARGET}}}": "_x240",
     },
-    "EvalgaugeDeadLettersGrowing": {f"evalgauge_dead_letters{{{TARGET}}}": "10+5x240"},
     "EvalgaugeDeadLettersDropped": {
         f'evalgauge_dead_letters_dropped_total{{{TARGET}, cause="age"}}': "0+0x220 0+3x20"
     },
@@ -185,8 +188,59 @@ ILL: dict[str, dict[str, str]] = {
 """Alert → what is different from the healthy replica when it has to fire."""
 
 
-def firing(promtool: Path, rules: Path, folder: Path, series: dict[str, str]) -> set[str]:
-    """The alerts that fire after four hours of `series`, as promtool's unit test of rules finds them."""
+class Case(NamedTuple):
+    """What is different from the healthy replica, and which alerts fire after four hours."""
+
+    what: str
+    series: dict[str, str]
+    firing: set[str]
+
+
+LOST = f"evalgauge_input_lost_events_total{{{INPUT}}}"
+LOSSES = f"evalgauge_state_losses_total{{{TARGET}}}"
+BEGUN = {f"evalgauge_start_time_seconds{{{TARGET}}}": "5x220 _ 13315x18", LOST: "3x220 _ 0x18"}
+"""A start 18 minutes ago, after a minute without a process; what a life counts begins at 0."""
+BEHIND = {f"evalgauge_input_lag_seconds{{{INPUT}}}": "4000x240"}
+RECEIVED = f"evalgauge_events_received_total{{{INPUT}}}"
+
+CASES = [
+    Case("state was lost three hours ago", {LOSSES: "_x60 1x180"}, set()),
+    Case(
+        "state was lost, and again at the next start",
+        {LOSSES: "1x220 _ 1x18", **BEGUN},
+        {"EvalgaugeStateLost"},
+    ),
+    Case("state was lost, and nothing at the next start", {LOSSES: "1x220 _x19", **BEGUN}, set()),
+    Case("fewer were lost than in the life before", {**BEGUN, LOST: "5x220 _ 2x18"}, {"EvalgaugeEventsLost"}),
+    Case("as many were lost as in the life before", {**BEGUN, LOST: "5x220 _ 5x18"}, {"EvalgaugeEventsLost"}),
+    Case("more were lost than before", {LOST: "3x220 4x19"}, {"EvalgaugeEventsLost"}),
+    Case("some were lost, and none since the next start", {**BEGUN, LOST: "5x220 _ 0x18"}, set()),
+    Case("the last event was late, and none has come for hours", {**BEHIND, RECEIVED: "100+0x240"}, set()),
+    Case("the last event was late, and came ten minutes ago", {**BEHIND, RECEIVED: "100x230 101x9"}, set()),
+    Case(
+        "one late event every ten minutes",
+        {**BEHIND, RECEIVED: " ".join(f"{number}x9" for number in range(24))},
+        {"EvalgaugeInputBehind"},
+    ),
+    Case(
+        "a second replica never answered",
+        {'up{job="evalgauge", instance="b:1"}': "0x240"},
+        {"EvalgaugeReplicaDown"},
+    ),
+    Case("something else is down", {'up{job="node", instance="b:1"}': "0x240"}, set()),
+    Case(
+        "a second replica vanished two hours ago",
+        dict.fromkeys(ANOTHER, "1x120 _x120"),
+        {"EvalgaugeReplicaMissing"},
+    ),
+    Case("no letter waits, and few are refused", {f"evalgauge_dead_letters{{{TARGET}}}": "0x240"}, set()),
+    Case("many letters wait, and few are refused", {f"evalgauge_dead_letters{{{TARGET}}}": "0+9x240"}, set()),
+]
+"""What an alert has to tell, or to leave alone, beside its failure below."""
+
+
+def firing(promtool: Path, rules: Path, folder: Path, series: dict[str, str], minutes: int = 240) -> set[str]:
+    """The alerts that fire after so many minutes of `series`, as promtool's unit test of rules finds them."""
     names = [
         rule["alert"]
         for group in yaml.safe_load(rules.read_text())["groups"]
@@ -201,7 +255,7 @@ def firing(promtool: Path, rules: Path, folder: Path, series: dict[str, str]) ->
                 "interval": "1m",
                 "input_series": [{"series": name, "values": values} for name, values in series.items()],
                 "alert_rule_test": [
-                    {"eval_time": "240m", "alertname": name, "exp_alerts": []} for name in names
+                    {"eval_time": f"{minutes}m", "alertname": name, "exp_alerts": []} for name in names
                 ],
             }
         ],
@@ -244,3 +298,19 @@ def test_each_alert_fires_for_its_failure_and_no_other_does(
 ) -> None:
     """Four hours of a replica of which one thing went wrong."""
     assert firing(promtool, rules, tmp_path, {**HEALTHY, **ILL[alert]}) == {alert}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_exactly_the_alerts_fire_that_should(promtool: Path, rules: Path, tmp_path: Path, case: Case) -> None:
+    """Lives of a process that follow one another, inputs that fall idle, replicas that come and go."""
+    assert firing(promtool, rules, tmp_path, HEALTHY | case.series) == case.firing
+
+
+def test_a_replica_that_was_taken_away_is_forgotten_after_a_day(
+    promtool: Path, rules: Path, tmp_path: Path
+) -> None:
+    """Who scales in on purpose need not do anything."""
+    well = {name: "1x1600" for name in HEALTHY if name.startswith(("up", "evalgauge_build_info"))}
+    series = well | dict.fromkeys(ANOTHER, "1x60 _x1540")
+    assert firing(promtool, rules, tmp_path, series, 60 + 23 * 60) == {"EvalgaugeReplicaMissing"}
+    assert firing(promtool, rules, tmp_path, series, 60 + 25 * 60) == set()

@@ -89,9 +89,8 @@ class ReplicaStore:
         """Nobody asks."""
         return 0
 
-    def dead_letters(self) -> int:
+    def dead_letters(self) -> None:
         """Nobody asks."""
-        return 0
 
     def forget_loss(self) -> None:
         """Nothing is lost."""

@@ -1,10 +1,12 @@
-"""The pipeline around the engine: what it does while the disk is full."""
+"""The pipeline around the engine: what it does while the disk is full, and what it tells of its store."""
 
 from __future__ import annotations
 
 import json
 import threading
 from typing import TYPE_CHECKING
+
+import pytest
 
 from evalgauge.core.config import load_config
 from evalgauge.core.process import Process
@@ -78,3 +80,27 @@ def test_a_full_disk_holds_the_inputs_back_and_loses_nothing(tmp_path: Path) -> 
         process.pipeline.close()
         process.close()
     assert not worker.is_alive()
+
+
+DOORS = {"log": {"type": "file", "path": "events.ndjson"}}
+GROUP = {"k": {"type": "kafka", "bootstrap": "127.0.0.1:1", "topics": ["t"], "group": {"id": "g"}}}
+
+
+@pytest.mark.parametrize(("inputs", "told"), [(DOORS, [0.0]), (GROUP, [])])
+def test_how_many_dead_letters_are_kept_is_told_only_where_it_is_known(
+    tmp_path: Path, inputs: dict[str, object], told: list[float]
+) -> None:
+    """The letters of a group are in a topic: a 0 would say that there are none."""
+    config = load_config(
+        None, {}, packs=["judgment"], inputs=inputs, replica="r1", state__folder=str(tmp_path / "state")
+    )
+    process = Process(config)
+    try:
+        process.pipeline._look_around()  # before it is started: no broker is needed to know this
+        families = {family.name: family for family in process._metrics.families()}
+        assert list(families["evalgauge_queue_bytes"].values) == [0.0]
+        shown = families.get("evalgauge_dead_letters")
+        assert (list(shown.values) if shown else []) == told
+    finally:
+        process.pipeline.close()
+        process.close()

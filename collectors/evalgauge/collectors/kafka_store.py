@@ -413,9 +413,8 @@ class KafkaStore:
         """The changelog is not ours alone."""
         return 0
 
-    def dead_letters(self) -> int:
-        """They are in a topic."""
-        return 0
+    def dead_letters(self) -> None:
+        """They are in a topic, which all replicas write to and which retention empties: how many wait is not known."""
 
     def forget_loss(self) -> None:
         """Nothing was lost."""

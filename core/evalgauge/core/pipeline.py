@@ -356,7 +356,8 @@ class Pipeline:
         metrics.set("evalgauge_queue_bytes", self._intake.used)
         metrics.set("evalgauge_queue_limit_bytes", self._intake.limit)
         metrics.set("evalgauge_checkpoint_size_bytes", self._store.size())
-        metrics.set("evalgauge_dead_letters", self._store.dead_letters())
+        if (letters := self._store.dead_letters()) is not None:
+            metrics.set("evalgauge_dead_letters", letters)
         for name, value in self._store.facts().items():
             metrics.set(name, value)
         metrics.set("evalgauge_ready", not self.problems())

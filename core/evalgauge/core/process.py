@@ -90,6 +90,7 @@ class Process:
         metrics.set("evalgauge_build_info", 1, (version("evalgauge"), platform.python_version()))
         for result in ("success", "failure"):  # an alert's increase() needs to have seen them at 0
             metrics.add("evalgauge_commits", 0, (result,))
+        metrics.add("evalgauge_state_takeovers", 0)  # likewise: the first of a life would be no increase
         metrics.set("evalgauge_start_time_seconds", self._started)
         metrics.set("evalgauge_config_last_reload_successful", 1)
         metrics.set("evalgauge_config_last_reload_success_timestamp_seconds", self._started)

@@ -229,7 +229,7 @@ class _Settling:
         """As the store does."""
         return self._store.size()
 
-    def dead_letters(self) -> int:
+    def dead_letters(self) -> int | None:
         """As the store does."""
         return self._store.dead_letters()
 

@@ -126,8 +126,8 @@ class Store(Protocol):
     def size(self) -> int:
         """Bytes on disk; 0 where they are not ours alone."""
 
-    def dead_letters(self) -> int:
-        """Dead letters waiting here; 0 where they go elsewhere."""
+    def dead_letters(self) -> int | None:
+        """Dead letters waiting here; None where they go elsewhere, and nobody knows how many wait."""
 
     def forget_loss(self) -> None:
         """The loss was dealt with: `lost` is empty from now on."""
