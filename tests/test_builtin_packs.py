@@ -193,7 +193,7 @@ def test_parameters_hold_the_given_thresholds() -> None:
         "mean_duration_window": 5,
         "throughput_floor": 10,
         "throughput_window": 1,
-        "throughput_active_window": 15,
+        "throughput_active_window": 30,
         "slo_objective": 0.99,
         "slo_min_executions": 50,
         "slo_min_failures": 10,

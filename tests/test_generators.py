@@ -352,9 +352,13 @@ SCENARIOS = [
     Scenario("slow for the first time just now", JUDGMENT, durations("0+1x40", "0+10x40"), "5m", set()),
     Scenario("no judgment for a while", JUDGMENT, durations("0+51x4 204x80", "0+10x4 40x80"), "15m", set()),
     Scenario("12 a minute", JUDGMENT, executions("0+3x80"), "18m", set()),
-    Scenario("8 a minute", JUDGMENT, executions("0+2x80"), "18m", {LOW}),
+    Scenario("8 a minute, as ever", JUDGMENT, executions("0+2x280"), "65m", set()),
+    Scenario("8 a minute since five minutes ago", JUDGMENT, executions("0+5x140 702+2x140"), "40m", {LOW}),
+    Scenario("8 a minute for half an hour", JUDGMENT, executions("0+5x140 702+2x140"), "66m", set()),
+    Scenario("12 a minute until two minutes ago", JUDGMENT, executions("0+3x160 480x20"), "42m", {LOW}),
     Scenario("stopped 10 minutes ago", JUDGMENT, executions("0+10x40 400x60"), "20m", {LOW}),
-    Scenario("stopped 20 minutes ago: idle", JUDGMENT, executions("0+10x40 400x100"), "30m", set()),
+    Scenario("stopped 20 minutes ago", JUDGMENT, executions("0+10x120 1200x100"), "50m", {LOW}),
+    Scenario("stopped 25 minutes ago: idle", JUDGMENT, executions("0+10x120 1200x120"), "55m", set()),
     Scenario("never active", JUDGMENT, executions("5x80"), "18m", set()),
     Scenario(
         "a fifth fails",
@@ -803,7 +807,17 @@ def test_recorded_series_are_what_they_say(promtool: Path, tmp_path: Path) -> No
     promtool_test(QNA, [recorded(series, expected, "70m")], promtool, tmp_path)
 
 
-REQUESTED = 'kube_pod_container_resource_requests{container="judgment", pod="%s", resource="%s"}'
+REQUESTED = (
+    'kube_pod_container_resource_requests{container="judgment", namespace="n", pod="%s", resource="%s"}'
+)
+
+
+EVICTED = {
+    'container_cpu_usage_seconds_total{container="judgment", namespace="n", pod="a"}': f"0+{15 * 0.83}x80",
+    'container_memory_working_set_bytes{container="judgment", namespace="n", pod="a"}': "34x80",
+    'container_memory_working_set_bytes{container="judgment", namespace="n", pod="b"}': "",
+}
+"""What is measured after pod b was evicted: it runs no more, and what it asked for is still told of."""
 
 
 def engine(cpu: float, memory: float, seconds: float, queue: float) -> dict[str, str]:
@@ -815,10 +829,10 @@ def engine(cpu: float, memory: float, seconds: float, queue: float) -> dict[str,
             for pod in "ab"
             for resource, each in (("cpu", 1), ("memory", 50))
         },
-        'container_cpu_usage_seconds_total{container="judgment", pod="a"}': f"0+{30 * cpu}x80",
+        'container_cpu_usage_seconds_total{container="judgment", namespace="n", pod="a"}': f"0+{30 * cpu}x80",
         'container_cpu_usage_seconds_total{container="other", pod="a"}': "0+900x80",
-        'container_memory_working_set_bytes{container="judgment", pod="a"}': f"{100 * memory - 10}x80",
-        'container_memory_working_set_bytes{container="judgment", pod="b"}': "10x80",
+        'container_memory_working_set_bytes{container="judgment", namespace="n", pod="a"}': f"{100 * memory - 10}x80",
+        'container_memory_working_set_bytes{container="judgment", namespace="n", pod="b"}': "10x80",
         DURATION % ("sum", "r0"): f"0+{10 * seconds}x80",
         DURATION % ("count", "r0"): "0+10x80",
         f'evalgauge_input_lag_events{{{target}, input="judgments"}}': f"{queue}x80",
@@ -832,7 +846,22 @@ def test_scaling_signals_are_shares_of_their_limits(promtool: Path, tmp_path: Pa
     """More is wanted while one is above 1; less would do only while three are low together; none is made up."""
     cases: list[tuple[dict[str, str], dict[str, float], dict[str, float]]] = [
         (engine(0.8, 0.85, 3, 1000), {"cpu": 1, "memory": 1, "duration": 1, "queue": 1}, {"": 0}),
-        (engine(0.2, 0.34, 0.6, 2000), {"cpu": 0.25, "memory": 0.4, "duration": 0.2, "queue": 2}, {"": 1}),
+        (engine(0.2, 0.34, 0.6, 2000), {"cpu": 0.25, "memory": 0.4, "duration": 0.2, "queue": 2}, {"": 0}),
+        (engine(0.2, 0.34, 0.6, 1000), {"cpu": 0.25, "memory": 0.4, "duration": 0.2, "queue": 1}, {"": 1}),
+        (
+            {
+                name: values
+                for name, values in engine(0.2, 0.34, 0.6, 0).items()
+                if "evalgauge" not in name.partition("{")[0]
+            },
+            {"cpu": 0.25, "memory": 0.4, "duration": 0.2},
+            {"": 1},
+        ),
+        (
+            engine(0.415, 0.34, 0.6, 0) | EVICTED,
+            {"cpu": 1.0375, "memory": 0.8, "duration": 0.2, "queue": 0},
+            {"": 0},
+        ),
         (engine(0.4, 0.34, 0.6, 0), {"cpu": 0.5, "memory": 0.4, "duration": 0.2, "queue": 0}, {"": 0}),
         (durations("0x80", "5x80"), {"duration": 0}, {}),
     ]
