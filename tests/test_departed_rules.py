@@ -13,12 +13,13 @@ from evalgauge.core.departed import LABEL
 from evalgauge.core.pack.metric_model import ActiveSpec, GaugeSpec, WindowSpec
 from evalgauge.core.selfmetrics import DURABLE, PROCESS
 from evalgauge.generators import dashboards
+from evalgauge.generators.text import prometheus_duration
 from tests.test_generators import (
     AHP,
     JUDGMENT,
-    SCENARIOS,
     STREAM,
     all_rules,
+    built_in,
     pack,
     parts,
     plain_promql,
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from evalgauge.core.pack.model import Pack
-    from tests.test_generators import Scenario
+    from evalgauge.core.pack.model import AlertTest, Pack
 
 __all__ = ["pack"]
 _LAST = re.compile(r"(-?\d+)(?:([+-]\d+))?x(\d+)(?: stale)?$")
-_MINUTES = {"m": 1, "h": 60}
 _NEWEST = "last_over_time"
 _ADDS_UP = {"rate", "increase", "irate", "delta", "idelta", "changes"}
 
@@ -46,15 +45,13 @@ def last_value(values: str) -> int:
     return int(match[1]) + int(match[2] or 0) * int(match[3])
 
 
-def with_departed(scenario: Scenario) -> dict[str, str]:
+def with_departed(scenario: AlertTest) -> dict[str, str]:
     """The same series, and those of a replica that counted as much and more, left half-way, and is shown frozen.
 
     Its own series end where those begin that another replica shows of it. What it saw last came a second before what
     the others did.
     """
-    number, unit = int(scenario.at[:-1]), scenario.at[-1]
-    step = {"15s": 4, "1m": 1}[scenario.interval]
-    half = number * _MINUTES[unit] * step // 2
+    half = round(scenario.at / scenario.interval / 2)
     series = dict(scenario.series)
     for place, (name, values) in enumerate(scenario.series.items()):
         last = last_value(values)
@@ -72,23 +69,22 @@ def test_the_same_alerts_fire_while_frozen_totals_are_shown(
     """Every scenario of the alerts' own test again: what does not grow is no traffic, and no new series is news."""
     tests = [
         {
-            "name": f"{scenario.what}, and somebody left",
-            "interval": scenario.interval,
+            "name": f"{scenario.name}, and somebody left",
+            "interval": prometheus_duration(scenario.interval),
             "input_series": [
                 {"series": name, "values": values} for name, values in with_departed(scenario).items()
             ],
             "promql_expr_test": [
                 {
                     "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-                    "eval_time": scenario.at,
+                    "eval_time": prometheus_duration(scenario.at),
                     "exp_samples": [
                         {"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(scenario.firing)
                     ],
                 }
             ],
         }
-        for scenario in SCENARIOS
-        if scenario.pack == workload
+        for scenario in built_in(workload).alert_tests
     ]
     promtool_test(workload, tests, promtool, tmp_path)
 
@@ -151,7 +147,7 @@ def test_every_query_adds_up_what_may_be_frozen(pack: Pack) -> None:
             joins = next((one for one in reversed(above) if isinstance(one, promql.AggregateExpr)), None)
             if joins is None:
                 # Alone it can only be asked whether it grows, which what is frozen never does.
-                assert re.search(rf"rate\({name}\b[^()]*\) > 0$", expr.strip()), expr
+                assert re.search(rf"(?:rate|increase)\({name}\b[^()]*\) > 0$", expr.strip()), expr
                 continue
             assert str(joins.op).lower() == "sum", expr
             assert joins.modifier is None or "without" not in str(joins.modifier.type).lower(), expr
