@@ -184,7 +184,7 @@ def lab() -> Pack:
     return pack_of(LAB)
 
 
-def event(number: int, type_: str = "lab.run", /, **data: Any) -> dict[str, Any]:
+def event(number: int | str, type_: str = "lab.run", /, **data: Any) -> dict[str, Any]:
     """An event in the envelope; `lab.run` has its required fields unless `data` says otherwise."""
     envelope: dict[str, Any] = {
         key: data.pop(key) for key in ("time", "traceparent", "source", "id") if key in data
@@ -250,9 +250,9 @@ class Lab:
         """Process one chunk."""
         self.engine.process(INPUT, self.chunk(body, tenant=tenant, arrival=arrival))
 
-    def put(self, *events: Any, tenant: str | None = None) -> Verdict:
+    def put(self, *events: Any, tenant: str | None = None, arrival: float = NOON) -> Verdict:
         """Feed events as one chunk, commit, and return the verdict."""
-        self.feed(b"".join(line + b"\n" for line in lines(*events)), tenant=tenant)
+        self.feed(b"".join(line + b"\n" for line in lines(*events)), tenant=tenant, arrival=arrival)
         self.engine.commit()
         return self.verdicts[-1]
 

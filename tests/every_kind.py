@@ -245,10 +245,10 @@ def _compared(rng: random.Random, node: str, at: int) -> consistency.Compared | 
 def expected(part: Sequence[Event], *, wide: bool) -> Samples:
     """What the events of one partition, in their order, come to; counters without zeros."""
     found: Samples = {}
-    latest = time.time() + 300
+    arrival = time.time()
     for add in (_desk, _hall, _lane, _path, _way, _tree, _track):
-        add(found, part, latest)
-    _build(found, part, latest, wide=wide)
+        add(found, part, arrival)
+    _build(found, part, arrival, wide=wide)
     _notes(found, part)
     return settled(found)
 
@@ -328,60 +328,50 @@ def _late(found: Samples, metric: str, late: int, unobserved: int = 0) -> None:
     _put(found, _OWN[1], unobserved, metric=metric)
 
 
-def _desk(found: Samples, part: Sequence[Event], latest: float) -> None:
-    oracle = elapsed.Oracle(arrival=latest - 300)
+def _desk(found: Samples, part: Sequence[Event], arrival: float) -> None:
+    oracle = elapsed.Oracle(arrival=arrival)
     for one in part:
         oracle.tell(one.told if one.kind == "desk" else elapsed.Told("opened", "", "", one.at))
     found |= oracle.samples()
     _late(found, "desk_answer_seconds", oracle.late)
 
 
-def _hall(found: Samples, part: Sequence[Event], latest: float) -> None:
+def _hall(found: Samples, part: Sequence[Event], arrival: float) -> None:
     told = [one.told if one.kind == "hall" else active.Told("lit", "", "", "", one.at) for one in part]
-    there, late, _ = active.expected(told, _EVERY, latest)
+    there, late, _ = active.expected(told, _EVERY, [arrival] * len(told))
     for door, count in there.items():
         _put(found, "hall_present", count, door=door)
     _put(found, "hall_lights_total", sum(one.kind == "hall" and one.told.what == "lit" for one in part))
     _late(found, "hall_present", late)
 
 
-def _lane(found: Samples, part: Sequence[Event], latest: float) -> None:
-    told = [
-        one.told if one.kind == "lane" else deviation.Told("", "", None, one.at)
-        for one in _in_time(part, latest)
-    ]
-    judged, late, _ = deviation.expected(told, _EVERY)
+def _lane(found: Samples, part: Sequence[Event], arrival: float) -> None:
+    told = [one.told if one.kind == "lane" else deviation.Told("", "", None, one.at) for one in part]
+    judged, late, _ = deviation.expected(told, _EVERY, [arrival] * len(told))
     for (team, side), count in judged.items():
         if side == "judged":
             _put(found, "lane_odd_judged_total", count, team=team)
         else:
             _put(found, "lane_odd_total", count, team=team, side=side)
     own = [one for one in part if one.kind == "lane"]
-    ahead = sum(one.at >= AHEAD and one.told.ms is not None for one in own)
-    _late(found, "lane_odd", late + ahead, sum(one.told.ms is None for one in own))
+    _late(found, "lane_odd", late, sum(one.told.ms is None for one in own))
 
 
-def _path(found: Samples, part: Sequence[Event], latest: float) -> None:
-    told = [
-        one.told if one.kind == "path" else pattern.Told("", "", "", one.at) for one in _in_time(part, latest)
-    ]
-    matches, last, late, _ = pattern.expected(_FORM, told, _EVERY)
+def _path(found: Samples, part: Sequence[Event], arrival: float) -> None:
+    told = [one.told if one.kind == "path" else pattern.Told("", "", "", one.at) for one in part]
+    matches, last, late, _ = pattern.expected(_FORM, told, _EVERY, [arrival] * len(told))
     for team, count in matches.items():
         _put(found, "path_matches_total", count, team=team, severity="high")
         _put(
             found, "path_matches_last_match_timestamp_seconds", BEGAN + last[team], team=team, severity="high"
         )
-    ahead = sum(one.kind == "path" and one.at >= AHEAD for one in part)
-    _late(found, "path_matches", late + ahead)
+    _late(found, "path_matches", late)
 
 
-def _way(found: Samples, part: Sequence[Event], latest: float) -> None:
+def _way(found: Samples, part: Sequence[Event], arrival: float) -> None:
     offset = BEGAN - int(emission.BEGAN)
-    told = [
-        one.told if one.kind == "way" else emission.Told("", "", one.at + offset)
-        for one in _in_time(part, latest)
-    ]
-    hits, often = emission.expected(told)
+    told = [one.told if one.kind == "way" else emission.Told("", "", one.at + offset) for one in part]
+    hits, often = emission.expected(told, [arrival] * len(told))
     by_metric: Counter[str] = Counter()
     kinds = {"way_twice": ("high", "both"), "way_blue": ("info", "blue")}
     for (metric, who), count in hits.items():
@@ -396,8 +386,8 @@ def _way(found: Samples, part: Sequence[Event], latest: float) -> None:
     _put(found, _OWN[2], hits.total(), type="way.found")
 
 
-def _build(found: Samples, part: Sequence[Event], latest: float, *, wide: bool) -> None:
-    oracle = progress.Oracle(_EVERY, latest=latest)
+def _build(found: Samples, part: Sequence[Event], arrival: float, *, wide: bool) -> None:
+    oracle = progress.Oracle(_EVERY, arrival=arrival)
     if wide:
         oracle.labels |= {"house": progress.Labels(MANY), "who": progress.Labels(MANY)}
     for one in part:
@@ -416,22 +406,15 @@ def _build(found: Samples, part: Sequence[Event], latest: float, *, wide: bool) 
     _late(found, "build_progress_ratio", oracle.late, oracle.unobserved)
 
 
-def _tree(found: Samples, part: Sequence[Event], latest: float) -> None:
-    some = _in_time(part, latest)
-    strange = [one for one in some if one.kind != "tree"]
-    ahead = [one.told for one in part if one.kind == "tree" and one.at >= AHEAD]
+def _tree(found: Samples, part: Sequence[Event], arrival: float) -> None:
+    strange = [one for one in part if one.kind != "tree"]
     oracle = consistency.Oracle(_EVERY, 15)
+    oracle.came = itertools.repeat(arrival)
     oracle.run(
-        one.told if one.kind == "tree" else consistency.Compared("", one.at, None, "", None) for one in some
+        one.told if one.kind == "tree" else consistency.Compared("", one.at, None, "", None) for one in part
     )
-    unfit = sum(isinstance(one, consistency.Compared) and not oracle._fit(one) for one in ahead)
     name, counts = "tree_consistency", oracle.counts
-    _late(
-        found,
-        "tree_consistency_ratio",
-        counts["late",] + len(ahead) - unfit,
-        counts["unobserved",] - len(strange) + unfit,
-    )
+    _late(found, "tree_consistency_ratio", counts["late",], counts["unobserved",] - len(strange))
     for team in "ab":
         _put(found, f"{name}_repeated_total", counts[team, "repeated"], team=team)
         for source in ("given", "computed"):
@@ -446,10 +429,10 @@ def _tree(found: Samples, part: Sequence[Event], latest: float) -> None:
         _put(found, f"{name}_ratio_sum", math.fsum(ratios), team=team)
 
 
-def _track(found: Samples, part: Sequence[Event], latest: float) -> None:
+def _track(found: Samples, part: Sequence[Event], arrival: float) -> None:
     nobody = window.Told(rest=True, team="", who=None, ms=None, level=None, time=0)
     told = [one.told if one.kind == "track" else nobody._replace(time=one.at) for one in part]
-    seen = window.Seen(told, _EVERY, latest)
+    seen = window.Seen(told, _EVERY, [arrival] * len(told))
     exact, about = window.expected([seen])
     for (name, *labels), value in (exact | about).items():
         named = dict(zip(("team", "quantile"), labels, strict=False))
@@ -471,8 +454,3 @@ def _notes(found: Samples, part: Sequence[Event]) -> None:
         _put(found, "note_taken_total", count, kind=kind)
     for (weekday, hour), count in hours.items():
         _put(found, "note_activity_total", count, weekday=weekday, hour=hour)
-
-
-def _in_time(part: Sequence[Event], latest: float) -> list[Event]:
-    """Without those whose clock is ahead, for oracles that do not know of such."""
-    return [one for one in part if BEGAN + one.at <= latest]

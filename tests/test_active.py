@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.instruments import keyed_part
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import NOON, Lab, lines, pack_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TEXT = """\
 pack: hall
@@ -51,7 +56,7 @@ metrics:
     on: hall.lit
 """
 PACK = pack_of(TEXT)
-TTL, KEYS, AHEAD = 50, 3, 300
+TTL, KEYS = 50, 3
 BEGAN = NOON - 200
 
 
@@ -80,9 +85,12 @@ class Told(NamedTuple):
 
 
 def expected(  # noqa: C901 - one rule after the other
-    stream: list[Told], every: int, latest: float = NOON + AHEAD
+    stream: list[Told], every: int, came: Sequence[float] = ()
 ) -> tuple[Counter[str], int, int]:
-    """Who is there by door, late events, keys evicted; doors in order of their coming, the third and later as one."""
+    """Who is there by door, late events, keys evicted; doors in order of their coming, the third and later as one.
+
+    `came` are the arrivals, noon where they are not given.
+    """
     clock, late, evicted, seen = float("-inf"), 0, 0, 0
     kept: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
     doors: list[str] = []
@@ -94,9 +102,9 @@ def expected(  # noqa: C901 - one rule after the other
         for key in [key for key in kept if newest(key) + TTL <= clock]:
             del kept[key]
 
-    for one in stream:
-        before, ahead = clock, BEGAN + one.time > latest
-        clock = clock if ahead else max(clock, one.time)
+    for one, arrival in zip(stream, itertools.chain(came, itertools.repeat(NOON)), strict=False):
+        before, ahead = clock, BEGAN + one.time > arrival + AHEAD
+        clock = clock if ahead else max(clock, min(one.time, arrival - BEGAN))
         if one.what == "lit":
             continue
         if one.door not in doors and len(doors) < 2:
@@ -120,10 +128,10 @@ def expected(  # noqa: C901 - one rule after the other
     forget()
     there: Counter[str] = Counter()
     for events in kept.values():
-        came = max((time for time, what, _ in events if what == "entered"), default=float("-inf"))
-        went = max((time for time, what, _ in events if what == "left"), default=float("-inf"))
-        if came > went and came + TTL > clock:
-            there[[door for time, _, door in events if time == max(came, went)][-1]] += 1
+        last_in = max((time for time, what, _ in events if what == "entered"), default=float("-inf"))
+        last_out = max((time for time, what, _ in events if what == "left"), default=float("-inf"))
+        if last_in > last_out and last_in + TTL > clock:
+            there[[door for time, _, door in events if time == max(last_in, last_out)][-1]] += 1
     return there, late, evicted
 
 
@@ -133,7 +141,9 @@ EVENTS = st.builds(
     st.sampled_from(["h", "hh"]),
     st.sampled_from("vw"),
     st.sampled_from("abc"),
-    st.integers(0, 30).map(lambda fives: 5 * fives) | st.sampled_from([-86_400, 86_400 * 365]),
+    st.integers(0, 30).map(lambda fives: 5 * fives)
+    | st.integers(38, 102).map(lambda fives: 5 * fives)
+    | st.sampled_from([-86_400, 86_400 * 365]),
 )
 
 
@@ -146,12 +156,13 @@ def test_who_is_there_is_what_the_events_say_wherever_the_stream_is_cut(
     every = data.draw(st.integers(1, 8))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     restarts = data.draw(st.sets(st.integers(0, 5)))
+    came = data.draw(arrivals(len(stream)))
     told = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
         bench = Lab(Path(name), packs=[PACK])
         for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            bench.feed(b"".join(told[first:last]))
+            feed(bench, told[first:last], came[first:last])
             bench.engine.commit()
             if number in restarts:
                 bench.store.close()
@@ -163,7 +174,7 @@ def test_who_is_there_is_what_the_events_say_wherever_the_stream_is_cut(
             if count
         }
         late = bench.value("evalgauge_events_late", "hall_present")
-        assert (found, late, bench.value("hall_present_evicted")) == expected(stream, every)
+        assert (found, late, bench.value("hall_present_evicted")) == expected(stream, every, came)
         bench.store.close()
 
 

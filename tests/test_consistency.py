@@ -22,11 +22,12 @@ from evalgauge.core.keys import joined, parted
 from evalgauge.core.pack.check import check_pack
 from evalgauge.core.pack.loader import examined_pack
 from evalgauge.core.pack.names import exposed_series
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 from tests.test_saaty import HOW_TO, PUBLISHED, matrix_of, power_iteration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 TEXT = """\
 pack: tree
@@ -115,16 +116,22 @@ class Oracle:
         """Surplus nodes go after each `every` events; a node of more than `most` elements has no ratio."""
         self.every, self.most = every, most
         self.clock, self.seen = -math.inf, 0
+        self.came: Iterator[float] = itertools.repeat(NOON)
+        """Arrivals of what is taken next."""
         self.nodes: dict[str, Node] = {}
         self.ratios: dict[str, list[float]] = defaultdict(list)
         self.counts: Counter[tuple[str, ...]] = Counter()
 
     def run(self, stream: Iterable[Compared | Done]) -> None:
         """Take all of it."""
-        for one in stream:
-            before, self.clock = self.clock, max(self.clock, one.time)
+        for one, arrival in zip(stream, self.came, strict=False):
+            before, ahead = self.clock, BEGAN + one.time > arrival + AHEAD
+            self.clock = before if ahead else max(before, min(one.time, arrival - BEGAN))
             if isinstance(one, Compared) and not self._fit(one):
                 self.counts["unobserved",] += 1
+                continue
+            if ahead:
+                self.counts["late",] += 1
                 continue
             self.seen += 1
             if one.time + TTL <= before:
@@ -233,7 +240,12 @@ def compare(bench: Lab, oracle: Oracle) -> None:
     assert {team for team, ratios in oracle.ratios.items() if ratios} <= {team for (team,) in family.series}
 
 
-TIMES = st.integers(0, 12).map(lambda fives: 5 * fives) | st.just(-86_400)
+TIMES = (
+    st.integers(0, 12).map(lambda fives: 5 * fives)
+    | st.integers(0, 12).map(lambda fives: 5 * fives)
+    | st.integers(38, 60).map(lambda fives: 5 * fives)
+    | st.sampled_from([-86_400, 495, 500, 505, 86_400 * 365])
+)
 ELEMENTS = st.sampled_from("pqrs")
 EVENTS = st.one_of(
     st.builds(
@@ -289,7 +301,9 @@ def test_ratios_are_what_the_events_say_wherever_the_stream_is_cut(
     restarts = data.draw(st.sets(st.integers(0, 5)))
     stream = stream + data.draw(st.lists(st.sampled_from(stream), max_size=4)) if stream else stream
     told = [line(number, one) for number, one in enumerate(stream)]
+    came = data.draw(arrivals(len(stream)))
     oracle = Oracle(every, most)
+    oracle.came = iter(came)
     oracle.run(stream)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
@@ -297,7 +311,7 @@ def test_ratios_are_what_the_events_say_wherever_the_stream_is_cut(
         patch.setattr(judgements, "_MOST_PAIRS", most * (most - 1) // 2)
         bench = Lab(Path(name), packs=[PACK])
         for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            bench.feed(b"".join(told[first:last]))
+            feed(bench, told[first:last], came[first:last])
             bench.engine.commit()
             if number in restarts:
                 bench.store.close()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.instruments import keyed_part, keyed_rows
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import NOON, Lab, lines, pack_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TEXT = """\
 pack: lane
@@ -71,14 +76,20 @@ class Kept:
         self.count, self.mean, self.squares, self.newest = 0, 0.0, 0.0, time
 
 
-def expected(stream: list[Told], every: int) -> tuple[Counter[tuple[str, str]], int, int]:
-    """Events by (team, judgment), late events, keys evicted."""
+def expected(
+    stream: list[Told], every: int, came: Sequence[float] = ()
+) -> tuple[Counter[tuple[str, str]], int, int]:
+    """Events by (team, judgment), late events, keys evicted; `came` are the arrivals, noon where not given."""
     clock, seen, late, evicted = -math.inf, 0, 0, 0
     kept: dict[str, Kept] = {}
     found: Counter[tuple[str, str]] = Counter()
-    for one in stream:
-        before, clock = clock, max(clock, one.time)
+    for one, arrival in zip(stream, itertools.chain(came, itertools.repeat(NOON)), strict=False):
+        before, ahead = clock, BEGAN + one.time > arrival + AHEAD
+        clock = before if ahead else max(before, min(one.time, arrival - BEGAN))
         if one.ms is None:
+            continue
+        if ahead:
+            late += 1
             continue
         seen += 1
         if one.time + TTL <= before:
@@ -110,7 +121,9 @@ EVENTS = st.builds(
     st.sampled_from("vwxyz"),
     st.sampled_from("ab"),
     st.none() | st.sampled_from([0.1, 0.25, 0.5, 1, 7, 1e3, -4]),
-    st.integers(0, 12).map(lambda fives: 5 * fives) | st.just(-86_400),
+    st.integers(0, 12).map(lambda fives: 5 * fives)
+    | st.integers(38, 102).map(lambda fives: 5 * fives)
+    | st.sampled_from([-86_400, 86_400 * 365]),
 )
 
 
@@ -123,13 +136,14 @@ def test_what_lies_beyond_is_what_the_events_say_wherever_the_stream_is_cut(
     every, few = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([1, 2, 16]))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     restarts = data.draw(st.sets(st.integers(0, 5)))
+    came = data.draw(arrivals(len(stream)))
     told = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
         patch.setattr(keyed_rows, "FEW", few)
         bench = Lab(Path(name), packs=[PACK])
         for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            bench.feed(b"".join(told[first:last]))
+            feed(bench, told[first:last], came[first:last])
             bench.engine.commit()
             if number in restarts:
                 bench.store.close()
@@ -140,6 +154,6 @@ def test_what_lies_beyond_is_what_the_events_say_wherever_the_stream_is_cut(
             for side in ("above", "below"):
                 found[team, side] = int(bench.value("lane_odd", team, side))
         late = bench.value("evalgauge_events_late", "lane_odd")
-        assert (+found, late, bench.value("lane_odd_evicted")) == expected(stream, every)
+        assert (+found, late, bench.value("lane_odd_evicted")) == expected(stream, every, came)
         assert bench.value("evalgauge_values_unobserved", "lane_odd") == sum(one.ms is None for one in stream)
         bench.store.close()

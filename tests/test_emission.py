@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tempfile
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,11 @@ from hypothesis import strategies as st
 from evalgauge.core.errors import DocumentError
 from evalgauge.core.event import Reason
 from evalgauge.core.pack.loader import load_pack
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import NOON, Lab, event, lines, pack_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BEGAN = NOON - 500
 TTL = 60
@@ -116,14 +121,18 @@ class Twice:
         return found
 
 
-def expected(stream: list[Told]) -> tuple[Counter[tuple[str, str]], Counter[str]]:
-    """Findings by metric and key; findings that came often, by the metric of the second."""
+def expected(stream: list[Told], came: Sequence[float] = ()) -> tuple[Counter[tuple[str, str]], Counter[str]]:
+    """Findings by metric and key; findings that came often, by the metric of the second.
+
+    `came` are the arrivals, noon where they are not given.
+    """
     twice, often, clock = Twice(10), Twice(30), -math.inf
     found: Counter[tuple[str, str]] = Counter()
     many: Counter[str] = Counter()
-    for one in stream:
-        before, clock = clock, max(clock, one.time)
-        if one.type not in ("red", "blue"):
+    for one, arrival in zip(stream, itertools.chain(came, itertools.repeat(NOON)), strict=False):
+        before, ahead = clock, BEGAN + one.time > arrival + AHEAD
+        clock = before if ahead else max(before, min(one.time, arrival - BEGAN))
+        if ahead or one.type not in ("red", "blue"):
             continue
         hits = ["way_twice"] if twice.tell(one.who, one.time, before) else []
         hits += ["way_blue"] if one.type == "blue" and one.time + TTL > before else []
@@ -137,7 +146,9 @@ EVENTS = st.builds(
     Told,
     st.sampled_from(["red", "red", "blue"]),
     st.sampled_from("xyz"),
-    st.integers(0, 30).map(lambda fives: 5 * fives) | st.just(-86_400),
+    st.integers(0, 30).map(lambda fives: 5 * fives)
+    | st.integers(98, 130).map(lambda fives: 5 * fives)
+    | st.sampled_from([-86_400, 795, 800, 805, 86_400 * 365]),
 )
 
 
@@ -149,12 +160,13 @@ def test_what_is_found_is_counted_in_the_order_of_the_stream_wherever_it_is_cut(
     """Through restarts too; a pattern of what was found goes by the time of the events that it was found at."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
     restarts = data.draw(st.sets(st.integers(0, 4)))
+    came = data.draw(arrivals(len(stream)))
     told = [line(one, number) for number, one in enumerate(stream)]
     way = pack_of(json.dumps(PACK))
     with tempfile.TemporaryDirectory() as name:
         bench = Lab(Path(name), packs=[way])
         for number, (first, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            bench.feed(b"".join(told[first:end]))
+            feed(bench, told[first:end], came[first:end])
             bench.engine.commit()
             if number in restarts:
                 bench.store.close()
@@ -171,7 +183,7 @@ def test_what_is_found_is_counted_in_the_order_of_the_stream_wherever_it_is_cut(
         many = Counter(
             {one[0]: value for one, value in zip(often.series, often.values.tolist(), strict=True)}
         )
-        assert (+found, +many) == expected(stream)
+        assert (+found, +many) == expected(stream, came)
         assert bench.value("evalgauge_events_emitted", "way.found") == found.total()
         assert (
             severities.items()

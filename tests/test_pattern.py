@@ -16,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.instruments import keyed_part, keyed_rows
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalgauge.core.pack.model import Pack
 
 TTL, KEYS = 60, 3
@@ -110,16 +113,20 @@ def complete(form: dict[str, Any], events: list[Told]) -> bool:
 
 
 def expected(
-    form: dict[str, Any], stream: list[Told], every: int
+    form: dict[str, Any], stream: list[Told], every: int, came: Sequence[float] = ()
 ) -> tuple[Counter[str], dict[str, int], int, int]:
-    """Matches by team, when they were last, late events, keys evicted."""
+    """Matches by team, when they were last, late events, keys evicted; `came` are the arrivals, else noon."""
     clock, seen, late, evicted = -math.inf, 0, 0, 0
     kept: dict[str, tuple[int, list[Told]]] = {}
     found: Counter[str] = Counter()
     last: dict[str, int] = {}
-    for one in stream:
-        before, clock = clock, max(clock, one.time)
+    for one, arrival in zip(stream, itertools.chain(came, itertools.repeat(NOON)), strict=False):
+        before, ahead = clock, BEGAN + one.time > arrival + AHEAD
+        clock = before if ahead else max(before, min(one.time, arrival - BEGAN))
         if one.type not in TYPES or one.team not in form.get("where", {"team": one.team}).values():
+            continue
+        if ahead:
+            late += 1
             continue
         seen += 1
         if one.time + TTL <= before:
@@ -147,7 +154,9 @@ EVENTS = st.builds(
     st.sampled_from(TYPES),
     st.sampled_from("vvvwxyz"),
     st.sampled_from("ab"),
-    st.integers(0, 14).map(lambda fives: 5 * fives) | st.just(-86_400),
+    st.integers(0, 14).map(lambda fives: 5 * fives)
+    | st.integers(38, 60).map(lambda fives: 5 * fives)
+    | st.sampled_from([-86_400, 495, 500, 505, 86_400 * 365]),
 )
 
 
@@ -161,6 +170,7 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
     every, few = data.draw(st.integers(1, 12)), data.draw(st.sampled_from([1, 2, 16]))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
     restarts = data.draw(st.sets(st.integers(0, 4)))
+    came = data.draw(arrivals(len(stream)))
     told = [one.line(number) for number, one in enumerate(stream)]
     way = pack(form)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
@@ -168,7 +178,7 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
         patch.setattr(keyed_rows, "FEW", few)
         bench = Lab(Path(name), packs=[way])
         for number, (first, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            bench.feed(b"".join(told[first:end]))
+            feed(bench, told[first:end], came[first:end])
             bench.engine.commit()
             if number in restarts:
                 bench.store.close()
@@ -181,7 +191,7 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
             labels[0]: round(time - BEGAN) for labels, time in zip(family.series, family.values, strict=True)
         }
         late = bench.value("evalgauge_events_late", "way_matches")
-        assert (+found, last, late, bench.value("way_matches_evicted")) == expected(form, stream, every)
+        assert (+found, last, late, bench.value("way_matches_evicted")) == expected(form, stream, every, came)
         bench.store.close()
 
 

@@ -30,9 +30,12 @@ from evalgauge.core.instruments.segments import carried, greatest_before, runnin
 from evalgauge.core.pack.check import check_pack
 from evalgauge.core.pack.loader import LoadedPack, examined_pack
 from evalgauge.core.pack.summary import summary
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalgauge.core.instruments.progress_milestones import Reached
     from evalgauge.core.pack.model import Pack
 
@@ -93,7 +96,7 @@ def pack(**changed: Any) -> Pack:
 TEXT = declared()
 
 
-TTL, KEYS, POINTS, MILESTONE_KEYS, AHEAD = 50, 4, 5, 2, 300
+TTL, KEYS, POINTS, MILESTONE_KEYS = 50, 4, 5, 2
 MILESTONES = {"25": Fraction(1, 4), "50": Fraction(1, 2), "75": Fraction(3, 4), "100": Fraction(1)}
 BEGAN = NOON - 10_000
 
@@ -170,9 +173,9 @@ class House:
 class Oracle:
     """What a stream comes to, event after event."""
 
-    def __init__(self, every: int, points: int = POINTS, latest: float = NOON + AHEAD) -> None:
-        """`latest`: events after this time have a clock that is ahead."""
-        self.every, self.most, self.latest = every, points, latest
+    def __init__(self, every: int, points: int = POINTS, arrival: float = NOON) -> None:
+        """`arrival`: when those came that are taken next."""
+        self.every, self.most, self.arrival = every, points, arrival
         self.clock: Time = -math.inf
         self.seen = self.late = self.unobserved = self.evicted = self.milestones_evicted = 0
         self.houses: dict[tuple[str, str], House] = {}
@@ -190,8 +193,9 @@ class Oracle:
         """The next event."""
         # Milliseconds are no sums of halves: what lies on a limit must not depend on how a float is rounded.
         one = one._replace(time=Fraction(round(one.time * 1000), 1000))
-        before, ahead = self.clock, BEGAN + one.time > self.latest
-        self.clock = before if ahead else max(before, one.time)
+        arrived = Fraction(self.arrival) - Fraction(BEGAN)
+        before, ahead = self.clock, one.time > arrived + AHEAD
+        self.clock = before if ahead else max(before, min(one.time, arrived))
         if one.what == "lit":
             return
         whole = one.parts is not None and one.parts >= 0 and (one.what == "planned" or one.parts % 1 == 0)
@@ -439,23 +443,43 @@ class Watched(Projects):
 
 
 def run(
-    folder: Path, stream: list[bytes], cuts: list[int], restarts: set[int], pack: Pack
+    folder: Path,
+    stream: list[bytes],
+    cuts: list[int],
+    restarts: set[int],
+    pack: Pack,
+    came: Sequence[float] = (),
 ) -> tuple[Lab, Any]:
     """A lab that was given a stream in pieces, some of them twice: lost with a crash, and read again after it."""
     bench, fired = Lab(folder, packs=[pack]), []
+    came = came or [NOON] * len(stream)
     for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
         if number in restarts:
-            bench.feed(b"".join(stream[first:last]))
+            feed(bench, stream[first:last], came[first:last])
             bench.store.close()
             bench = Lab(folder, packs=[pack])
         Watched.noted.clear()
-        bench.feed(b"".join(stream[first:last]))
+        feed(bench, stream[first:last], came[first:last])
         bench.engine.commit()
         fired += [(one.key, f"{100 * one.milestone:g}", one.time) for one in Watched.noted]
     return bench, fired
 
 
 PACKS = {points: pack(points=points) for points in (2, 5, 19)}
+
+
+@st.composite
+def arrived(draw: st.DrawFn, stream: list[Told]) -> list[float]:
+    """Long after all of them, or as they happened, so that some were ahead."""
+    came = draw(arrivals(len(stream)))
+    behind = draw(st.sampled_from([None, 0, 100, -200]))
+    if behind is None:
+        return came
+    now, found = 0.0, []
+    for one, arrival in zip(stream, came, strict=True):
+        now = max(now, float(one.time) if one.time < 86_400 else 0.0)
+        found.append(BEGAN + now // 25 * 25 + behind + arrival - NOON)
+    return found
 
 
 def compare(stream: list[Told], data: st.DataObject, everies: list[int]) -> None:
@@ -465,8 +489,9 @@ def compare(stream: list[Told], data: st.DataObject, everies: list[int]) -> None
     cuts = [sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4))) for _ in range(2)]
     restarts = data.draw(st.sets(st.integers(0, 5)))
     told = [one.line(number) for number, one in enumerate(stream)]
+    came = data.draw(arrived(stream))
     oracle = Oracle(every, points)
-    for one in stream:
+    for one, oracle.arrival in zip(stream, came, strict=True):
         oracle.take(one)
     found = []
     with pytest.MonkeyPatch.context() as patch:
@@ -474,7 +499,7 @@ def compare(stream: list[Told], data: st.DataObject, everies: list[int]) -> None
         patch.setattr(progress, "Projects", Watched)
         for some, again in zip(cuts, (restarts, set[int]()), strict=True):
             with tempfile.TemporaryDirectory() as name:
-                bench, fired = run(Path(name), told, some, again, PACKS[points])
+                bench, fired = run(Path(name), told, some, again, PACKS[points], came)
                 assert fired == oracle.fired
                 found.append(rows(bench))
                 near(found[-1], oracle.shown())

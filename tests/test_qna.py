@@ -68,6 +68,29 @@ def test_a_stage_beyond_the_tenth_counts_as_later(tmp_path: Path) -> None:
         assert not [*bench.letters()]
 
 
+def test_a_phone_whose_clock_is_ahead_makes_no_question_missed(tmp_path: Path) -> None:
+    """Each is answered after 20 s, while one sender's messages say that it is four minutes later."""
+    with Lab(tmp_path, packs=[load_pack("qna").pack]) as bench:
+        for number in range(50):
+            at = 30.0 * number
+            bench.put(
+                event(f"q{number}", "question.created", time=iso(at), question_id=f"q{number}"),
+                event(f"m{number}", "message.sent", time=iso(at + 240), room="r"),
+                arrival=BEGAN + at,
+            )
+            bench.put(
+                event(f"a{number}", "question.answered", time=iso(at + 20), question_id=f"q{number}"),
+                arrival=BEGAN + at + 20,
+            )
+        for limit in LIMITS:
+            counts = [
+                bench.value("qna_answer_limits", "", "normal", str(limit), result)
+                for result in ("met", "missed")
+            ]
+            assert counts == [50, 0], limit
+        assert not [key for key in bench.counted() if key[0] == "evalgauge_events_late"]
+
+
 def iso(seconds: float) -> str:
     """A time after `BEGAN`, to the microsecond."""
     micros = round(BEGAN * 1e6) + round(seconds * 1e6)

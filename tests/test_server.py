@@ -34,6 +34,25 @@ def test_a_host_that_stops_reporting_is_nought_and_its_gauges_are_gone(tmp_path:
         assert bench.value("server_cpu_ratio", "a") == 0.1
 
 
+def test_a_host_whose_clock_is_ahead_makes_no_other_vanish(tmp_path: Path) -> None:
+    """Four minutes ahead, less than `clock_ahead`, and longer than a host may be silent: it is there as well."""
+    with Lab(tmp_path, packs=[load_pack("server").pack]) as bench:
+        for number in range(60):
+            now = 10.0 * number
+            bench.put(
+                sample(3 * number, "a", now, cpu=97.5),
+                sample(3 * number + 1, "fast", now + 240, cpu=5),
+                sample(3 * number + 2, "b", now, cpu=50),
+                arrival=NOON - 3600 + now,
+            )
+            assert [bench.value("server_hosts_reporting", host) for host in ("a", "fast", "b")] == [1, 1, 1]
+            (cpu,) = [one for one in bench.families() if one.name == "server_cpu_ratio"]
+            shown = dict(zip(cpu.series, cpu.values.tolist(), strict=True))
+            assert shown == {("a",): 0.975, ("fast",): 0.05, ("b",): 0.5}
+        bench.put(sample(999, "b", 780, cpu=50), arrival=NOON - 3600 + 780)
+        assert [bench.value("server_hosts_reporting", host) for host in ("a", "fast", "b")] == [0, 1, 1]
+
+
 def test_samples_are_shown_in_base_units(tmp_path: Path) -> None:
     """Ratios and bytes; what a sample leaves out, or says to be less than nothing, keeps its last value.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import tempfile
@@ -22,6 +23,7 @@ from evalgauge.core.instruments import keyed_part
 from evalgauge.core.instruments.sketch import ALPHA, bucket_of, quantiles
 from evalgauge.core.keyed import check_keys
 from evalgauge.core.pack.metric_model import WindowSpec
+from tests.arrivals import AHEAD, arrivals, feed
 from tests.engine_helpers import INPUT, KINDS, NOON, Lab, lines, pack_of
 from tests.test_pack_check import found as problems_of
 from tests.test_partitions import Log, Replica
@@ -85,7 +87,7 @@ metrics:
     show: [sum]
 """
 PACK = pack_of(LANE)
-SIZE, EVERY, LATENESS, KEYS, TTL, AHEAD = 30, 10, 15, 4, 120, 300
+SIZE, EVERY, LATENESS, KEYS, TTL = 30, 10, 15, 4, 120
 BEGAN = int(NOON) - 200
 assert BEGAN % 60 == 0
 
@@ -120,8 +122,8 @@ Rows = dict[str, list[Told]]
 class Seen:
     """What one partition's events come to, one event after the other."""
 
-    def __init__(self, stream: Sequence[Told], bound: int, latest: float = NOON + AHEAD) -> None:
-        """Events after `latest` have a clock that is ahead; one of no team is nobody's, and only time passes."""
+    def __init__(self, stream: Sequence[Told], bound: int, came: Sequence[float] = ()) -> None:
+        """`came` are the arrivals, else noon; an event of no team is nobody's, and only time passes."""
         self.late = {"lane_slide_seconds": 0, "lane_tumble": 0, "lane_last": 0, "lane_block": 0}
         self.unobserved = dict.fromkeys(self.late, 0)
         self.evicted = 0
@@ -135,9 +137,9 @@ class Seen:
         self._who: dict[tuple[float, bool, str, str], int] = {}
         """(step, came after its window closed, team, who) → number of the event that said so first."""
         self._number, self._closed = 0, -math.inf
-        for one in stream:
-            ahead = BEGAN + one.time > latest
-            after = self.clock if ahead else max(self.clock, one.time)
+        for one, arrival in zip(stream, itertools.chain(came, itertools.repeat(NOON)), strict=False):
+            ahead = BEGAN + one.time > arrival + AHEAD
+            after = self.clock if ahead else max(self.clock, min(one.time, int(arrival) - BEGAN))
             if one.team:
                 self._take_tumble(one, ahead=ahead)
             if one.team and not one.rest:
@@ -324,6 +326,7 @@ EVENTS = st.builds(
     NUMBERS,
     st.integers(0, 40).map(lambda fives: 5 * fives)
     | st.integers(0, 100)
+    | st.integers(38, 102).map(lambda fives: 5 * fives)
     | st.sampled_from([-86_400, -86_400 * 365, 86_400 * 365]),
 )
 ORDERED = st.lists(EVENTS, max_size=60).map(
@@ -340,15 +343,15 @@ def test_windows_hold_what_the_events_say_wherever_the_stream_is_cut(
     bound = data.draw(st.integers(1, 8))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     restarts = data.draw(st.sets(st.integers(0, 5)))
-    follow(stream, bound, cuts, restarts)
+    follow(stream, bound, cuts, restarts, data.draw(arrivals(len(stream))))
 
 
 @pytest.mark.parametrize("seed", range(16))
 def test_a_long_stream_is_followed_through_many_windows(seed: int) -> None:
-    """Most of it in order, some late, some too late, some with a clock that is ahead."""
+    """Most of it in order, some late, some too late, some with a clock that is ahead, and each when it happened."""
     dice = random.Random(seed)  # noqa: S311 - the same stream at every run
     values = [0.0, 0.1, 0.25, 1.0, 7.0, 33.3, 1e3, -4.0, 5e6, 1e-7, None]
-    jitter = [0, 0, 0, -2, -9, -14, -25, -33, -60, 86_400 * 365, -86_400 * 365]
+    jitter = [0, 0, 0, -2, -9, -14, -25, -33, -60, 7, 40, 299, 300, 301, 86_400 * 365, -86_400 * 365]
     stream = [
         Told(
             dice.random() < 0.1,
@@ -361,19 +364,23 @@ def test_a_long_stream_is_followed_through_many_windows(seed: int) -> None:
         for number in range(400)
     ]
     cuts = sorted(dice.sample(range(400), 12))
-    follow(stream, dice.choice([1, 5, 60, 1000]), cuts, {*dice.sample(range(12), 6)})
+    came = [BEGAN + number // 20 * 10.0 for number in range(400)]
+    follow(stream, dice.choice([1, 5, 60, 1000]), cuts, {*dice.sample(range(12), 6)}, came)
 
 
-def follow(stream: Sequence[Told], bound: int, cuts: Sequence[int], restarts: set[int]) -> None:
+def follow(
+    stream: Sequence[Told], bound: int, cuts: Sequence[int], restarts: set[int], came: Sequence[float] = ()
+) -> None:
     """Feed a stream in pieces, and look at all that is shown after each, and after restarts."""
+    came = came or [NOON] * len(stream)
     body = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", bound)
         bench = Lab(Path(name), packs=[PACK])
         for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            bench.feed(b"".join(body[first:last]))
+            feed(bench, body[first:last], came[first:last])
             bench.engine.commit()
-            seen = Seen(stream[:last], bound)
+            seen = Seen(stream[:last], bound, came[:last])
             check(bench.families(), [seen])
             if number in restarts:
                 bench.store.close()

@@ -23,12 +23,13 @@ NEVER = int(np.iinfo(np.int64).min)
 def stamp(batch: Sequence[Columns], before: int, latest: int) -> int:
     """Tell each event how far time had come before it, in microseconds since 1970; returns how far it is after all.
 
-    Time is the greatest event time so far, those after `latest` left out: one clock that is ahead must not make
-    everybody else late.
+    Time is the greatest event time so far, but an event takes it no further than to its own arrival, and one after
+    `latest` not at all: one clock that is ahead must not make everybody else late.
     """
     lines = np.concatenate([np.empty(0, np.int64), *(columns.lines for columns in batch)])
     times = np.concatenate([np.empty(0, np.int64), *(one.times() for one in batch)])
-    times = np.where(times > latest, before, times)
+    arrived = np.repeat([one.arrived for one in batch], [one.n for one in batch])
+    times = np.where(times > latest, before, np.minimum(times, arrived))
     order = None
     if len(batch) > 1:
         order = np.argsort(lines, kind="stable")
@@ -41,7 +42,7 @@ def stamp(batch: Sequence[Columns], before: int, latest: int) -> int:
         clock[order] = reached[:-1]
     start = 0
     for columns in batch:
-        columns.clock, columns.latest = clock[start : start + columns.n], latest
+        columns.clock = clock[start : start + columns.n]
         start += columns.n
     return int(reached[-1])
 

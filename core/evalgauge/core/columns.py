@@ -137,6 +137,11 @@ class Columns:
         """The event type."""
         return self.reader.type
 
+    @property
+    def arrived(self) -> int:
+        """When they came, in microseconds since 1970. None of them takes time further than that."""
+        return round(self.arrival * 1e6)
+
     def take(self, rows: NDArray[np.intp]) -> Columns:
         """The same for some of the rows only."""
         taken = Columns(
@@ -303,7 +308,7 @@ class Columns:
     def time(self, row: int) -> int:
         """`times` of one event."""
         time = self.reader.envelope.time(self.events[row])
-        return round(self.arrival * 1e6) if time is None else (time - _EPOCH) // _MICROSECOND
+        return self.arrived if time is None else (time - _EPOCH) // _MICROSECOND
 
     def locate(self, partition: str, base: int, body: bytes) -> None:
         """Give events whose id is their place one: the partition and the byte offset of their line in it."""

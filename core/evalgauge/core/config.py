@@ -92,7 +92,8 @@ class EngineConfig(Section):
     )
     clock_ahead: Duration = Field(
         default=300.0,
-        description="An event's time may lie so far after its arrival; beyond, metrics by event time leave it out.",
+        description="An event's time may lie so far after its arrival, to which alone it takes event time; beyond, "
+        "metrics by event time, and gauges that events set, leave it out.",
     )
 
 

@@ -59,4 +59,4 @@ class Limits:
     depth: int = 32
     """Levels of nested objects and arrays."""
     clock_ahead: float = 300.0
-    """Seconds from its arrival to its time: what is further ahead has a wrong clock, and tells nobody the time."""
+    """Seconds from an event's arrival to its time: what is further ahead is left out by metrics that go by time."""

@@ -232,15 +232,20 @@ class Reducer:
             delta.newest = max(delta.newest, newest.timestamp() if newest else work.arrival)
             delta.accepted[reader.type] = delta.accepted.get(reader.type, 0) + columns.n
             taken.append(columns)
-        if work.clock is not None:
-            for columns in taken:
-                columns.clock = work.clock[columns.lines]
-        elif self._timed and taken:
-            latest = round((work.arrival + self._plan.limits.clock_ahead) * 1e6)
-            delta.clock = stamp(taken, delta.clock, latest)
+        self._tell_time(taken, work, delta)
         for columns in taken:
             for part in self._by_type[columns.type]:
                 part.reduce(columns)
+
+    def _tell_time(self, taken: Sequence[Columns], work: Work, delta: Delta) -> None:
+        latest = round((work.arrival + self._plan.limits.clock_ahead) * 1e6)
+        for columns in taken:
+            if work.clock is None:
+                columns.latest = latest
+            else:
+                columns.clock = work.clock[columns.lines]
+        if work.clock is None and self._timed and taken:
+            delta.clock = stamp(taken, delta.clock, latest)
 
     def _accepted(
         self, columns: Columns, work: Work, skip: frozenset[int], delta: Delta, body: bytes

@@ -72,7 +72,7 @@ class KeyedPart:
         while first < len(clock):
             last = min(len(clock), first + BOUND_EVERY - seen % BOUND_EVERY)
             seen += last - first
-            then = int(max(clock[last - 1], rows.times[last - 1])) if seen % BOUND_EVERY == 0 else None
+            then = rows.after(last - 1, int(clock[last - 1])) if seen % BOUND_EVERY == 0 else None
             yield Span(rows.span(first, last), series[first:last], clock[first:last], then, first)
             first = last
         self._seen.write("events", seen)

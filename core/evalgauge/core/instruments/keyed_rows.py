@@ -42,6 +42,12 @@ class KeyedRows:
     """Shape (N,), finite; None where the metric has no value."""
     early: int
     """Events that are not among them because their clock is ahead."""
+    arrived: int
+    """When all of them came, in microseconds since 1970: an event takes time no further, whatever its own says."""
+
+    def after(self, row: int, before: int) -> int:
+        """How far time has come after an event, where it had come as far as `before`."""
+        return max(before, min(int(self.times[row]), self.arrived))
 
     def span(self, first: int, last: int) -> KeyedRows:
         """Some neighbouring events; what they have in common stays."""
@@ -126,10 +132,11 @@ class Keyer:
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
         self._value, self._bounds = value, bounds
         self._held: list[_Some] = []
-        self._early = 0
+        self._early = self._arrived = 0
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
+        self._arrived = columns.arrived
         keys = np.zeros(columns.n, np.intp) if self._keys is None else self._keys.numbers(columns)
         usable = keys >= 0
         numbers, fit = self._values(columns)
@@ -178,7 +185,7 @@ class Keyer:
             columns = (ordinals, key, slots, types, times, clock)
             ordinals, key, slots, types, times, clock = (column[order] for column in columns)
             values = None if values is None else values[order]
-        return KeyedRows(groups, ordinals, key, slots, types, times, clock, values, early)
+        return KeyedRows(groups, ordinals, key, slots, types, times, clock, values, early, self._arrived)
 
 
 def _only(some: _Some, rows: NDArray[np.bool_]) -> _Some:

@@ -80,10 +80,11 @@ class ReducingProgress:
         self._places = {type_: place for place, type_ in enumerate(spec.on)}
         self._held: list[tuple[str, _Some]] = []
         self._by: list[dict[str, int]] = [{} for _ in spec.by]
-        self._early = self._unobserved = 0
+        self._early = self._unobserved = self._arrived = 0
 
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
+        self._arrived = columns.arrived
         type_ = columns.type
         valued, announces = type_ in self._spec.on_, self._spec.expected.get(type_)
         key = self._keys.numbers(columns)
@@ -159,7 +160,16 @@ class ReducingProgress:
             order = np.argsort(whole.ordinals, kind="stable")
             whole, types = whole.only(order), types[order]
         rows = KeyedRows(
-            groups, whole.ordinals, whole.key, whole.slots, types, whole.times, whole.clock, None, early
+            groups=groups,
+            ordinals=whole.ordinals,
+            key=whole.key,
+            slots=whole.slots,
+            types=types,
+            times=whole.times,
+            clock=whole.clock,
+            values=None,
+            early=early,
+            arrived=self._arrived,
         )
         by = [(names, whole.by[:, place]) for place, names in enumerate(texts)]
         return ProgressRows(rows, whole.pair, whole.values, whole.announced, by, unobserved)
