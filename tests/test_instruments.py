@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,7 @@ def test_the_last_exemplar_of_what_a_limit_makes_one_series(tmp_path: Path) -> N
 def test_a_gauge_shows_the_greatest_of_time_source_and_id(tmp_path: Path) -> None:
     """In whatever order events come, and through a restart; of the same event again the later place wins."""
     metric = {"name": "p_ratio", "type": "gauge", "on": "p.seen", "value": "pct", "across": "last"}
-    times = ["2024-01-01T00:00:00Z", "2024-01-01T00:00:00.000001Z"]
+    times = ["2023-11-01T00:00:00Z", "2023-11-01T00:00:00.000001Z"]
     greatest = seen(9, pct=50, time=times[1], source="/b", id="z")
     rest = [
         seen(1, pct=1, time=times[0], source="/z"), seen(2, pct=2, time=times[1], source="/a", id="zz"),
@@ -180,6 +181,31 @@ def test_a_gauge_shows_the_greatest_of_time_source_and_id(tmp_path: Path) -> Non
             assert bench.value("p_ratio") == 0.5
             bench.put(greatest | {"data": {"pct": 7}}, greatest | {"data": {"pct": 29}})
             assert bench.value("p_ratio") == 0.29
+
+
+def test_a_clock_that_is_far_ahead_does_not_freeze_a_gauge(tmp_path: Path) -> None:
+    """What it says is late, though nothing else goes by time; up to `clock_ahead` it sets, until others are as far."""
+    metric = {"name": "p_ratio", "type": "gauge", "on": "p.seen", "value": "pct", "across": "last",
+              "labels": {"who": "who"}, "where": {"min": {"present": False}}}  # fmt: skip
+    with Lab(tmp_path, [pack(metric)]) as bench:
+        for number, (second, value, shown) in enumerate(
+            [(0, 1, 1), (301, 2, 1), (300, 3, 3), (86_400 * 365, 4, 3), (60, 5, 3)]
+        ):
+            time = datetime.fromtimestamp(NOON + second, UTC).isoformat()
+            bench.put(seen(number, pct=value, time=time))
+            assert bench.value("p_ratio", "") == shown / 100, number
+        ahead = datetime.fromtimestamp(NOON + 3600, UTC).isoformat()
+        bench.put(
+            seen(10, pct=9, time=ahead, min=1),
+            seen(11, pct=9, time=ahead, who="x"),
+            seen(12, time=ahead),
+            seen(13, time=ahead, min=1),
+        )
+        assert family(bench).series == [("",)]
+        assert bench.value("evalgauge_events_late", "p_ratio") == 4
+        assert bench.value("evalgauge_values_unobserved", "p_ratio") == 0
+        bench.put(seen(14, pct=6, time=datetime.fromtimestamp(NOON + 301, UTC).isoformat()), arrival=NOON + 1)
+        assert bench.value("p_ratio", "") == 0.06
 
 
 def test_a_gauge_of_time_shows_when_the_newest_event_was(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def stream(count: int) -> list[bytes]:
         if type_ == "lab.run":
             data |= {"kind": dice.choice("abc"), "tenant": dice.choice("tuv"), "took_ms": dice.expovariate(0.01),
                      "cost": dice.choice([0.1, 1e300, 5e-324, 1 / 3])}  # fmt: skip
-        time_ = f"2024-01-01T00:00:{dice.randrange(60):02}Z"
+        time_ = f"2023-01-01T00:00:{dice.randrange(60):02}Z"
         found += lines(event(dice.randrange(count), type_, time=time_, traceparent=trace, **data))
         if dice.random() < 0.01:
             found.append(dice.choice([b"", b"{bad", lines(event(n, kind="z"))[0]]))

@@ -64,8 +64,8 @@ class ReducingGauge:
     def __init__(self, declared: Declared) -> None:
         spec = declared.spec
         assert isinstance(spec, GaugeSpec)  # noqa: S101 - the entry point's name says so
-        self._value, self._time = spec.value, spec.time
-        self._lasts = not spec.time and spec.ttl is None
+        self._value = spec.value
+        self._set_by_events = spec.is_set
         self._where, self._early = spec.where, 0
         self._step = dict.fromkeys(spec.up, 1) | dict.fromkeys(spec.down, -1)
         self._grouper = Grouper(spec)
@@ -76,11 +76,11 @@ class ReducingGauge:
     def reduce(self, columns: Columns) -> None:
         """Add one batch."""
         usable = None if self._value is None else np.isfinite(columns.numbers(self._value))
-        if not self._lasts and (good := self._not_ahead(columns)) is not None:
+        if self._set_by_events and (good := self._not_ahead(columns)) is not None:
             usable = good if usable is None else usable & good
         for group in self._grouper.rows(columns, usable):
             np.add.at(self._counts.reserve(group.size), group.slots, 1)
-            if self._time or self._value is not None:
+            if self._set_by_events:
                 self._set(columns, group)
             else:
                 np.add.at(self._net.reserve(group.size), group.slots, self._step[columns.type])
@@ -170,10 +170,11 @@ class Settings:
 class Gauge:
     """A set value, kept by partition, or a net count of ups and downs, the replica's. Exposed as `<name>`.
 
-    Of settings the newest counts by event time, then source, then id. What was set stays until it is set anew.
+    Of settings the newest counts by event time, then source, then id. What was set stays until it is set anew; with
+    `ttl` it disappears once the partition's time has come so far past the event that set it.
 
     Unobserved: events whose value is absent or not finite.
-    Late: with `time`, events ahead of their arrival by more than `clock_ahead`; else none.
+    Late: of a set value, events ahead of their arrival by more than `clock_ahead`; else none.
     """
 
     version: ClassVar[int] = 1
