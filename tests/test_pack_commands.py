@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from click.testing import CliRunner
 
 from evalgauge.core.commands.packs import command as packs
 from evalgauge.core.commands.schema import command as schema
 from evalgauge.core.pack.loader import load_pack
 from evalgauge.core.pack.names import exposed_series
+from evalgauge.core.pack.summary import estimate
 from evalgauge.core.schema import schema_text
+from tests.engine_helpers import Lab, event, pack_of
 from tests.test_pack_check import SOUND
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ def test_the_list_names_each_pack_with_its_title_and_source() -> None:
 
 
 def test_a_pack_is_shown_with_every_series_and_how_many_there_can_be(tmp_path: Path) -> None:
-    """Enums multiply, a text counts with its limit, the metric's limit caps, buckets count each."""
+    """Enums multiply, a text counts with its limit and `_other`, the metric's limit caps, buckets count each."""
     path = tmp_path / "shop.yaml"
     path.write_text(SOUND)
     shown = json.loads(CliRunner().invoke(packs, ["show", str(path), "--json"]).output)
@@ -41,12 +45,54 @@ def test_a_pack_is_shown_with_every_series_and_how_many_there_can_be(tmp_path: P
     most = {name: one["at_most"] for name, one in series.items()}
     assert most["shop_revenue_usd_total"] == 2  # wrapped, plain
     assert most["shop_violations_total"] == 2  # two rules
-    assert most["shop_sales_total"] == 10_000  # 1,000 tenants times 2 kinds times 1,000 methods, capped
-    assert most["shop_duration_seconds_count"] == 7_000  # 1,000 tenants times floors 0 to 5, or none
-    assert most["shop_duration_seconds_bucket"] == 28_000  # three bounds and +Inf
+    # 1,001 tenants times 2 kinds times 1,001 methods, capped; then each kind with `_other` in all else.
+    assert most["shop_sales_total"] == 10_002
+    assert most["shop_duration_seconds_count"] == 7_007  # 1,001 tenants times floors 0 to 5, or none
+    assert most["shop_duration_seconds_bucket"] == 28_028  # three bounds and +Inf
     assert shown["metrics"][2]["unit"] == "seconds"
     assert shown["recording"][0]["labels"] == ["kind", "tenant"]
     assert [one["name"] for one in shown["alerts"]] == ["ShopSlow"]
+
+
+LIMITED = """\
+pack: shelf
+version: 1
+title: Shelf
+events:
+  shelf.filled:
+    description: Filled.
+    fields:
+      kind: {type: string, enum: [a, b], required: true}
+      row: {type: string, required: true}
+      tier: {type: integer, min: 1, max: 5, required: true}
+metrics:
+  shelf_fills:
+    type: counter
+    help: Fills.
+    on: shelf.filled
+    labels: {kind: kind, row: {field: row, limit: 3}, tier: {field: tier, limit: TIERS}}
+    limit: LIMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("tiers", "limit", "most"),
+    [(2, 24, 24), (2, 23, 24), (2, 10, 12), (9, 40, 40), (9, 39, 40), (9, 30, 32), (9, 1, 3)],
+)
+def test_there_are_never_more_series_than_a_pack_is_shown_with(
+    tmp_path: Path, tiers: int, limit: int, most: int
+) -> None:
+    """Whatever is sent: three rows or `_other`, two tiers or `_other` (or all five); at the limit each kind is left."""
+    pack = pack_of(LIMITED.replace("TIERS", str(tiers)).replace("LIMIT", str(limit)))
+    assert estimate(pack.metrics["shelf_fills"], pack.events) == most
+    sent = [
+        event(number, "shelf.filled", kind=kind, row=row, tier=tier)
+        for number, (row, tier, kind) in enumerate(itertools.product("uvwxyz", range(1, 6), "ab"))
+    ]
+    with Lab(tmp_path, packs=[pack]) as bench:
+        bench.put(*sent)
+        (family,) = bench.families()
+        assert len(family.series) == most
 
 
 def test_a_pack_is_shown_for_people() -> None:

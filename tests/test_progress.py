@@ -800,8 +800,8 @@ def test_a_summary_counts_the_series_of_each_family() -> None:
     """By the labels that it has."""
     found = summary(LoadedPack(PACKS[5], parse_document(TEXT, "pack.yaml"), "pack.yaml"))["metrics"][0]
     most = {one["name"].removeprefix("build_progress"): one["at_most"] for one in found["series"]}
-    assert most["_ratio"] == most["_pairs"] == 2
-    assert most["_by_who_ratio"] == 4
-    assert most["_by_floor_ratio"] == 100
-    assert most["_milestone_timestamp_seconds"] == 8
+    assert most["_ratio"] == most["_pairs"] == 3  # two houses and `_other`
+    assert most["_by_who_ratio"] == 9
+    assert most["_by_floor_ratio"] == 101  # the metric's limit, and `_other` in both
+    assert most["_milestone_timestamp_seconds"] == 12
     assert most["_evicted_total"] == 1

@@ -11,6 +11,7 @@ from evalgauge.core.arrays import Growing
 from evalgauge.core.calendar_time import NAMES, calendar_codes
 from evalgauge.core.filters import mask
 from evalgauge.core.keys import LocalKeys
+from evalgauge.core.pack.names import is_bounded
 from evalgauge.core.series import LabelRule, LocalIndex, SeriesIndex, Touched
 
 if TYPE_CHECKING:
@@ -179,15 +180,7 @@ def label_text(label: LabelSpec, text: str | None) -> str:
 
 def series_index(spec: MetricSpec, types: Sequence[EventSpec]) -> SeriesIndex:
     """The index of a metric's series: labels from an enum, a constant, a table or quality are bounded."""
-    rules = []
-    for name, label in spec.labels.items():
-        bounded = label.field is None or (label.table is not None and label.table_default is not None)
-        if label.field is not None and not bounded:
-            fields = [event.columns[label.field] for event in types if label.field in event.columns]
-            bounded = bool(fields) and all(
-                field.enum is not None or field.type == "boolean" for field in fields
-            )
-        rules.append(LabelRule(name, label.limit, bounded))
+    rules = [LabelRule(name, label.limit, is_bounded(label, types)) for name, label in spec.labels.items()]
     return SeriesIndex(rules, spec.limit)
 
 

@@ -12,7 +12,7 @@ from evalgauge.core.pack.labels import Labels
 from evalgauge.core.units import UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from evalgauge.core.pack.emitted import Emitted
     from evalgauge.core.pack.event_model import EventSpec, FieldSpec, LabelSpec
@@ -118,6 +118,14 @@ def label_values(
             return None
         values |= found
     return frozenset(values)
+
+
+def is_bounded(label: LabelSpec, types: Iterable[EventSpec]) -> bool:
+    """Whether the pack itself names every value of a label, so that no limit changes any of them."""
+    if label.field is None or (label.table is not None and label.table_default is not None):
+        return True
+    fields = [event.columns[label.field] for event in types if label.field in event.columns]
+    return bool(fields) and all(field.enum is not None or field.type == "boolean" for field in fields)
 
 
 def _values_in(label: LabelSpec, event: EventSpec) -> set[str] | None:

@@ -6,7 +6,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from evalgauge.core.pack.catalogue import Catalogue
-from evalgauge.core.pack.names import OTHER, PROCESS, TARGET_LABELS, base_unit, label_values, series_of
+from evalgauge.core.pack.names import (
+    OTHER,
+    PROCESS,
+    TARGET_LABELS,
+    base_unit,
+    is_bounded,
+    label_values,
+    series_of,
+)
 from evalgauge.core.pack.variables import resolve
 
 if TYPE_CHECKING:
@@ -63,12 +71,25 @@ def summary(loaded: LoadedPack, others: Sequence[Pack] = ()) -> dict[str, Any]:
 
 
 def estimate(metric: MetricSpec, events: Mapping[str, EventSpec], some: Collection[str] | None = None) -> int:
-    """The most label sets a metric can have: what its labels, or `some` of them, allow together, within its limit."""
-    sizes = []
-    for label in (metric.label_specs[name] for name in (metric.labels if some is None else some)):
-        values = label_values(label, metric, events)
-        sizes.append(len(values - {OTHER}) if values is not None else label.limit)
-    return min(math.prod(sizes), metric.limit)
+    """The most label sets a metric can have: what its labels, or `some` of them, allow together, within its limit.
+
+    As `SeriesIndex` admits them: a label shows its limit and `_other`; at the metric's limit a label set is still new
+    where all that have a limit are `_other`. What the process says of itself has none.
+    """
+    specs = [metric.label_specs[name] for name in (metric.labels if some is None else some)]
+    known = [label_values(label, metric, events) for label in specs]
+    if PROCESS in metric.on:
+        sizes = [label.limit if one is None else len(one) for label, one in zip(specs, known, strict=True)]
+        return min(math.prod(sizes), metric.limit)
+    types = [events[name] for name in metric.labelled if name in events]
+    fixed = most = 1
+    for label, values in zip(specs, known, strict=True):
+        if values is not None and is_bounded(label, types):
+            fixed, most = fixed * len(values), most * len(values)
+        else:
+            named = label.limit + 1 if values is None else len(values - {OTHER})
+            most *= min(named, label.limit + 1)
+    return min(most, metric.limit + fixed)
 
 
 def _event(spec: EventSpec) -> dict[str, Any]:
