@@ -825,6 +825,7 @@ def test_a_number_that_cannot_be_set_is_an_error(change: str, said: str, tmp_pat
 def test_every_alert_leads_to_its_runbook(pack: Pack) -> None:
     """Where it is published, at a heading that is there."""
     [page] = generator("runbooks")(pack).values()
+    assert "{{" not in page
     headings = {line[3:].lower() for line in page.splitlines() if line.startswith("## ")}
     [text] = rules.generate(pack, "https://wiki.example.com/ops/").values()
     links = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from evalgauge.core.pack.variables import resolve
@@ -9,6 +10,11 @@ from evalgauge.generators.text import do_not_edit, prometheus_duration
 
 if TYPE_CHECKING:
     from evalgauge.core.pack.model import AlertSpec, Pack
+
+_LABEL = re.compile(r"\{\{-?\s*\$labels\.(\w+)\s*-?\}\}")
+_VALUE = re.compile(r"\{\{-?\s*\$value\b[^}]*\}\}")
+_REST = re.compile(r"\{\{[^}]*\}\}")
+"""What Prometheus puts into a text: a label, the value, conditions."""
 
 
 def generate(pack: Pack) -> dict[str, str]:
@@ -49,5 +55,7 @@ def _alert(pack: Pack, name: str, alert: AlertSpec) -> str:
 
 
 def _plain(text: str) -> str:
-    """On one line; what Prometheus puts in stands as code."""
-    return " ".join(text.replace("{{", "`{{").replace("}}", "}}`").split())
+    """On one line, as it reads for any label and value; what stands only under a condition is there."""
+    text = _LABEL.sub(r"`<\1>`", text)
+    text = _VALUE.sub("`<value>`", text)
+    return " ".join(_REST.sub("", text).split())
