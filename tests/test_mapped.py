@@ -373,11 +373,11 @@ def test_times_of_every_format(tmp_path: Path, form: tuple[str, list[Any], list[
 def test_a_zone_of_times_without_offset(tmp_path: Path) -> None:
     """Winter and summer, and the first and the last year there is."""
     with Shop(tmp_path, data={"price": "p"}, time={"field": "t", "zone": "Europe/Berlin"}) as bench:
-        stamps = ["2024-07-01T12:00:00", "2024-07-01T10:30:00Z", "0001-01-01T00:00:00", "9999-12-31T23:59:59"]
+        stamps = ["2023-07-01T12:00:00", "2023-07-01T10:30:00Z", "0001-01-01T00:00:00", "9999-12-31T23:59:59"]
         assert bench.told(*({"s": "x", "t": one, "p": n} for n, one in enumerate(stamps[:3]))) == []
         assert bench.value("shop_last_price_usd") == 1, "12:00 in Berlin's summer is 10:00 UTC"
         assert bench.told({"s": "x", "t": stamps[3], "p": 7}) == []
-        assert bench.value("shop_last_price_usd") == 7
+        assert bench.value("shop_last_price_usd") == 1, "what is yet to come sets no gauge"
 
 
 def test_an_id_from_the_position_does_not_depend_on_cuts(tmp_path: Path) -> None:

@@ -102,10 +102,7 @@ def run(case: Case, seed: object, folder: Path, metrics: int, *, backlog: int = 
 
 def side_by_side(one: Callable[[int, Path, int], Killed], runs: int, folder: Path) -> list[Killed]:
     """Runs by seed, a few at a time; each has a folder and a port of its own."""
-    ports: list[int] = []
-    while len(ports) < runs:
-        if (port := free_port()) not in ports:
-            ports.append(port)
+    ports = [free_port() for _ in range(runs)]
     with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         return list(pool.map(one, range(runs), [folder / str(seed) for seed in range(runs)], ports))
 

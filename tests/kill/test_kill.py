@@ -36,9 +36,7 @@ _RUN_SECONDS = 900
 
 def _runs(folder: Path, seeds: range, *, failpoints: bool) -> list[dict[str, Any]]:
     """Do runs side by side, each in a process of its own; their reports, by seed."""
-    ports: set[int] = set()
-    while len(ports) < 2 * len(seeds):
-        ports.add(free_port())
+    doors, metrics_ports = ([free_port() for _ in seeds] for _ in range(2))
 
     def one(seed: int, door: int, metrics: int) -> dict[str, Any]:
         words = ["--folder", str(folder / str(seed)), "--ports", str(door), str(metrics)]
@@ -61,9 +59,8 @@ def _runs(folder: Path, seeds: range, *, failpoints: bool) -> list[dict[str, Any
         report: dict[str, Any] = json.loads(done.stdout)
         return report
 
-    numbers = sorted(ports)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(one, seeds, numbers[::2], numbers[1::2]))
+        return list(pool.map(one, seeds, doors, metrics_ports))
 
 
 def _summary(what: str, reports: list[dict[str, Any]]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import http.client
+import itertools
 import os
-import random
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -94,21 +96,59 @@ def run(
     return done.stdout
 
 
-def free_port() -> int:
-    """Return a loopback TCP port that nobody listens on.
+class Ports:
+    """Loopback TCP ports for one process, from a block that no other process on this machine is given.
 
-    Drawn from below the range that outgoing connections use: none of them takes it before the server does.
+    A test keeps a port while the server behind it is dead or not yet started: that nobody listens there does not
+    make a port free. Blocks lie below the range that outgoing connections use, so none of them takes one either.
     """
-    for _ in range(1000):
-        port = random.randint(20000, 32000)  # noqa: S311 - no secret
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+    FIRST, LAST, BLOCK = 20_000, 32_000, 1000
+
+    def __init__(self) -> None:
+        """Take a block for as long as this process lives. Raises `Missing` if there is none left."""
+        folder = cache_folder() / "ports"
+        folder.mkdir(exist_ok=True)
+        for first in range(self.FIRST, self.LAST, self.BLOCK):
+            held = (folder / str(first)).open("w")
             try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.close()
                 continue
-            return port
-    raise Missing("No free port between 20000 and 32000 on 127.0.0.1; end what listens there.")
+            self._held = held
+            self._order = itertools.cycle(range(first, first + self.BLOCK))
+            return
+        raise Missing(
+            f"All ports from {self.FIRST} to {self.LAST} are given to other test processes; end some."
+        )
+
+    def draw(self) -> int:
+        """Return the port that was drawn longest ago and has no listener."""
+        for port in itertools.islice(self._order, self.BLOCK):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                return port
+        raise Missing("No free port among a thousand on 127.0.0.1; end what listens there.")
+
+
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def _ports(_process: int) -> Ports:
+    """The block of this process; one made by fork has another number, and takes its own."""
+    return Ports()
+
+
+def free_port() -> int:
+    """Return a loopback TCP port that nobody listens on and no other process is given."""
+    with _one_at_a_time:
+        return _ports(os.getpid()).draw()
 
 
 def until(probe: Callable[[], Answer], what: str, seconds: float = 90) -> Answer:
