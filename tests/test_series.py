@@ -104,17 +104,21 @@ def test_a_limit_below_the_series_in_use_keeps_them() -> None:
 )
 def test_local_slots_are_given_in_order_of_appearance(batches: list[list[tuple[int, int]]]) -> None:
     """The same whether the dense table still holds them, was widened, or has given way to a dict."""
-    for widest in (1, 1 << 20):  # a size that no dense table can hold sends the second round to the dict
+    # A size that no dense table can hold sends the second round to the dict; in the third one label outgrows the
+    # other, and at last both do not fit into one integer.
+    for first, second in ((1, 0), (1 << 20, 0), (1 << 20, 6)):
         local = LocalIndex(2)
         known: dict[tuple[int, int], int] = {}
-        for batch in batches:
+        for number, batch in enumerate(batches):
             births = [
                 row
                 for row, pair in enumerate(batch)
                 if pair not in known and known.setdefault(pair, len(known)) >= 0
             ]
             columns = [np.array(column, np.intp) for column in zip(*batch, strict=True)]
-            slots, fresh = local.slots(columns, [301 * widest, 41], len(known) - len(births))
+            slots, fresh = local.slots(
+                columns, [301 * first, 41 << second * number], len(known) - len(births)
+            )
             assert slots.tolist() == [known[pair] for pair in batch]
             assert fresh == births
 

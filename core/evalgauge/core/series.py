@@ -140,6 +140,8 @@ class LocalIndex:
         """Slot plus one, 0 where the combination is new."""
         self._sparse: dict[Any, int] = {}
         """By the packed integer, or where that would be too wide by the codes themselves."""
+        self._met_with, self._met_slot = Growing((), np.int64, fill=-1), Growing((), np.intp)
+        """By the code of the label that has most: the packed integer it was last met with, and the slot of that."""
 
     def slots(
         self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int], following: int
@@ -152,7 +154,7 @@ class LocalIndex:
         if any(size > 1 << bits for size, bits in zip(sizes, self._bits, strict=True)):
             self._widen(sizes)
         if self._table is None:
-            return self._sparse_slots(columns, following)
+            return self._sparse_slots(columns, sizes, following)
         key = self._packed(columns)
         found = self._table[key]
         unknown = np.flatnonzero(found == 0)
@@ -174,21 +176,39 @@ class LocalIndex:
         return key
 
     def _sparse_slots(
-        self, columns: Sequence[NDArray[np.intp]], following: int
+        self, columns: Sequence[NDArray[np.intp]], sizes: Sequence[int], following: int
     ) -> tuple[NDArray[np.intp], list[int]]:
+        if sum(self._bits) > _PACKED_BITS:
+            return self._looked_up(columns, np.arange(len(columns[0])), following)
+        # Parts of a key mostly go together: what a session's id was met with before it is met with again.
+        code, packed = columns[sizes.index(max(sizes))], self._packed(columns)
+        rows = int(code.max(initial=-1)) + 1
+        with_, slot = self._met_with.reserve(rows), self._met_slot.reserve(rows)
+        found: NDArray[np.intp] = slot[code]
+        rest = np.flatnonzero(with_[code] != packed)
+        if not len(rest):
+            return found, []
+        found[rest], births = self._looked_up([column[rest] for column in columns], rest, following)
+        with_[code[rest]], slot[code[rest]] = packed[rest], found[rest]
+        return found, births
+
+    def _looked_up(
+        self, columns: Sequence[NDArray[np.intp]], rows: NDArray[np.intp], following: int
+    ) -> tuple[NDArray[np.intp], list[int]]:
+        """Slots (n,) of combinations (n,) that are at these `rows` (n,), and the rows at which a new one appeared."""
         keys = self._keys(columns)
         found: list[Any] = list(map(self._sparse.get, keys))
-        rows: list[int] = []
+        new: list[int] = []
         if None in found:
-            for row, slot in enumerate(found):
+            for place, slot in enumerate(found):
                 if slot is None:
-                    new = following + len(rows)
-                    found[row] = self._sparse.setdefault(keys[row], new)
-                    if found[row] == new:
-                        rows.append(row)
-            self._codes.append(np.stack([column[rows] for column in columns], axis=1))
-            self._numbers.append(np.arange(following + 1, following + 1 + len(rows), dtype=np.int32))
-        return np.array(found, np.intp), rows
+                    next_ = following + len(new)
+                    found[place] = self._sparse.setdefault(keys[place], next_)
+                    if found[place] == next_:
+                        new.append(place)
+            self._codes.append(np.stack([column[new] for column in columns], axis=1))
+            self._numbers.append(np.arange(following + 1, following + 1 + len(new), dtype=np.int32))
+        return np.array(found, np.intp), rows[new].tolist()
 
     def _keys(self, columns: Sequence[NDArray[np.intp]]) -> list[Any]:
         if sum(self._bits) <= _PACKED_BITS:
@@ -208,6 +228,7 @@ class LocalIndex:
             self._table[self._packed(columns)] = numbers
         else:
             self._table = None
+            self._met_with = Growing((), np.int64, fill=-1)
             self._sparse = dict(zip(self._keys(columns), (numbers - 1).tolist(), strict=True))
 
 

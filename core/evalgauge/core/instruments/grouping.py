@@ -11,6 +11,7 @@ from evalgauge.core.arrays import Growing
 from evalgauge.core.calendar_time import NAMES, calendar_codes
 from evalgauge.core.filters import mask
 from evalgauge.core.keys import LocalKeys
+from evalgauge.core.ordering import stable_order
 from evalgauge.core.pack.names import is_bounded
 from evalgauge.core.series import LabelRule, LocalIndex, SeriesIndex, Touched
 
@@ -215,7 +216,7 @@ class LocalSlots:
         found = slots[local]
         unknown = np.flatnonzero(found < 0)
         if len(unknown):
-            unknown = unknown[np.argsort(groups.places[unknown], kind="stable")]
+            unknown = unknown[stable_order(groups.places[unknown])]
             for slot in dict.fromkeys(local[unknown].tolist()):
                 labels = self._announced[slot]
                 assert labels is not None  # noqa: S101 - for the type checker: a slot is resolved once

@@ -11,6 +11,7 @@ from evalgauge.core.clock import NEVER
 from evalgauge.core.instruments.keyed_part import KeyedPart, surplus
 from evalgauge.core.keys import parted
 from evalgauge.core.keytable import KeyTable
+from evalgauge.core.ordering import stable_order
 from evalgauge.core.saaty import MOST, consistency_ratios, reciprocal
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Judgements(KeyedPart):
         There are as many phases as the node that is completed most often has completions: of a node's comparisons all
         go at once.
         """  # noqa: D205 - the first sentence is long
-        order = some[np.argsort(node[some], kind="stable")]
+        order = some[stable_order(node[some])]
         if not len(order):
             return
         mine, times = node[order], rows.times[order]
@@ -203,7 +204,7 @@ class Judgements(KeyedPart):
         begins[starts] = forgotten[starts]
         count = np.cumsum(begins)
         number: NDArray[np.intp] = count - (count - begins)[starts][group]
-        by_number = np.argsort(number, kind="stable")
+        by_number = stable_order(number)
         first = 0
         for last in np.cumsum(np.bincount(number)).tolist():
             turn = by_number[first:last]

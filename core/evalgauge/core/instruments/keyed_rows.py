@@ -10,6 +10,7 @@ import numpy as np
 from evalgauge.core.clock import NEVER
 from evalgauge.core.instruments.grouping import Grouper, Groups
 from evalgauge.core.keys import key_fields
+from evalgauge.core.ordering import stable_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,14 +213,14 @@ def rounds(key: NDArray[np.intp]) -> tuple[list[NDArray[np.intp]], NDArray[np.in
     """
     if not len(key):
         return [], key
-    order = np.argsort(key, kind="stable")
-    sorted_ = key[order]
-    starts = np.flatnonzero(np.diff(sorted_, prepend=-1))
-    rank = np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))
+    order = stable_order(key)
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    rank = np.empty(len(key), np.int64)
+    rank[order] = np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))
     sizes = np.bincount(rank)
     # Sizes never grow. The first is a round in any case: in it every key comes once.
     wide = max(1, int(np.count_nonzero(sizes >= FEW)))
-    by_rank = np.argsort(rank, kind="stable")
+    by_rank = stable_order(rank)
     ends = np.cumsum(sizes[:wide]).tolist()
-    found = [np.sort(order[by_rank[first:end]]) for first, end in zip([0, *ends], ends, strict=False)]
-    return found, np.sort(order[by_rank[ends[-1] :]])
+    found = [by_rank[first:end] for first, end in zip([0, *ends], ends, strict=False)]
+    return found, np.sort(by_rank[ends[-1] :])

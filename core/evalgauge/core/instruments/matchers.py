@@ -221,10 +221,9 @@ class InOrder:
         room = self._within if self._among is None else self._among - 1
         mine = begun[slots]
         for step in range(len(self._steps) - 1, 0, -1):
-            hit = types == self._steps[step]
-            mine[hit, step] = np.maximum(mine[hit, step], mine[hit, step - 1])
-        hit = types == self._steps[0]
-        mine[hit, 0] = np.maximum(mine[hit, 0], now[hit])
+            here, before = mine[:, step], mine[:, step - 1]
+            np.maximum(here, before, out=here, where=types == self._steps[step])
+        np.maximum(mine[:, 0], now, out=mine[:, 0], where=types == self._steps[0])
         last = mine[:, -1]
         complete: NDArray[np.bool_] = (
             (types == self._steps[-1]) & (last > NEVER) & (now - np.maximum(last, NEVER) <= room)

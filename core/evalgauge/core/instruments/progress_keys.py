@@ -21,6 +21,7 @@ from evalgauge.core.instruments.segments import (
     segments,
 )
 from evalgauge.core.keytable import KeyTable
+from evalgauge.core.ordering import stable_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,7 +136,7 @@ class Keys:
 
     def take(self, events: Events, clock: NDArray[np.int64], changes: Changes) -> Firings:
         """Take the events of a span in, with what they and time change; `clock` (N,) is how far time had come."""
-        order = np.argsort(events.slots, kind="stable")
+        order = stable_order(events.slots)
         events = Events(*(column[order] for column in events))
         lives = self._lives(events, clock)
         sums, pairs = self._sums(events, changes)
@@ -174,7 +175,8 @@ class Keys:
         slots = np.concatenate((changes.keys, events.slots)).astype(np.intp)
         when = np.concatenate((changes.when, 2 * events.at + 1))
         mine = np.concatenate((np.full(len(changes.keys), -1), np.arange(count)))
-        order = np.lexsort((mine, when, slots))
+        # Of one place what changes comes first, as it does above.
+        order = stable_order(slots * (int(when.max(initial=0)) + 1) + when)
         slots, mine = slots[order], mine[order]
         runs, found = segments(slots), []
         for name, change in (("sum", changes.sums), ("pairs", changes.pairs)):
@@ -225,7 +227,7 @@ class Keys:
         level = np.searchsorted(self._milestones, progress, side="right")
         past = greatest_before(level, lives.keys.some(known), self._of("level", slots))
         fires = np.flatnonzero(level > past)
-        fires = fires[np.argsort(lives.at[known[fires]], kind="stable")]
+        fires = fires[stable_order(lives.at[known[fires]])]
         self.table.column("level")[slots[fires]] = level[fires]
         each = level[fires] - past[fires]
         which = np.repeat(fires, each)
@@ -305,7 +307,7 @@ class Keys:
         fits, moved = self._fits.reserve(rows), self._moved.reserve(rows)
         stale = slots[moved[slots]]
         counts = self.table.column("points")[stale]
-        stale = stale[np.argsort(counts, kind="stable")]
+        stale = stale[stable_order(counts)]
         for first in range(0, len(stale), _TOGETHER):
             some = stale[first : first + _TOGETHER]
             fits[some] = np.column_stack(lines(*self.points.read(some, self.table.column("points")[some])))

@@ -9,6 +9,7 @@ import numpy as np
 from evalgauge.core.instruments.keyed_part import surplus
 from evalgauge.core.instruments.segments import NEVER, before, newest, segments
 from evalgauge.core.keytable import KeyTable
+from evalgauge.core.ordering import stable_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Pairs:
 
     def take(self, told: Told, clock: NDArray[np.int64]) -> Changes:
         """Take the events of a span in; `clock` (N,) is how far time had come before each event of it."""
-        order = np.argsort(told.slots, kind="stable")
+        order = stable_order(told.slots)
         slots, times = told.slots[order], told.times[order]
         wins = newest(times, segments(slots), self.table.column("newest")[slots])
         order, slots, times = order[wins], slots[wins], times[wins]
