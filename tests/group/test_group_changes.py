@@ -21,6 +21,7 @@ from tests.parts.part import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.group.harness import KafkaClient
     from tests.group.replica import Replica
     from tests.parts.kafka import Kafka
 
@@ -188,10 +189,13 @@ def test_half_of_the_replicas_may_have_a_newer_pack(kafka: Kafka, topic: str, tm
             one.end()
 
 
-def test_a_second_process_of_the_same_name_takes_over(kafka: Kafka, topic: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", ["confluent", "kafka-python"])
+def test_a_second_process_of_the_same_name_takes_over(
+    kafka: Kafka, topic: str, tmp_path: Path, client: KafkaClient
+) -> None:
     """The first can commit nothing any more, says who has its name, and ends; nothing is counted twice."""
     make_topic(kafka.bootstrap, topic, 2)
-    config = configuration(chance("name"), kafka.bootstrap, topic)
+    config = configuration(chance("name"), kafka.bootstrap, topic, client=client)
     with (
         Group(kafka.bootstrap, topic, tmp_path / "one", config, 1) as one,
         Group(kafka.bootstrap, topic, tmp_path / "two", config, 1, watch=False) as two,
@@ -199,6 +203,7 @@ def test_a_second_process_of_the_same_name_takes_over(kafka: Kafka, topic: str, 
         first, second = one.replicas["r1"], two.replicas["r1"]
         until(lambda: not first.running, "the first to end", SECONDS)
         assert "another process has joined group" in first.log()
+        assert "another process" not in second.log(), "it never had to defend the name"
         send(kafka.bootstrap, topic, *(judgment(number) for number in range(10)))
         until(lambda: total(two, "judgment_executions_total") == 10, "the second to count", SECONDS)
         second.end()

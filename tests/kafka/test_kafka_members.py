@@ -15,6 +15,7 @@ from kafka.admin import MemberToRemove, NewPartitions
 from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Record
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_fast import FastLibrary
+from evalgauge.collectors.kafka_name import ReplicaName
 from evalgauge.collectors.kafka_pure import PureLibrary
 from tests.parts.part import until
 
@@ -31,7 +32,9 @@ SECONDS = 90
 class Replica:
     """One process's part: a member polled in a thread of its own, and what it was told."""
 
-    def __init__(self, library: PureLibrary | FastLibrary, group: str, name: str) -> None:
+    def __init__(
+        self, library: PureLibrary | FastLibrary, config: KafkaConfig, group: str, name: ReplicaName
+    ) -> None:
         self.events: list[tuple[str, set[int]]] = []
         self.owned: set[Partition] = set()
         self.while_revoked: Callable[[], None] = lambda: None
@@ -39,8 +42,10 @@ class Replica:
         self.paused = threading.Event()
         self._stop = threading.Event()
         self.library = library
+        self.config = config
         self.group = group
-        self.name = name
+        self.known = name
+        self.name = name.replica
         self.member = library.member(self, name)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -114,13 +119,14 @@ def make(request: pytest.FixtureRequest, kafka: Kafka, running: ExitStack) -> Ca
     """Start a replica of a group that nobody else is in, by each library in turn."""
     identity = f"group-{uuid.uuid4().hex[:12]}"
 
-    def make_one(name: str, topics: list[str] | str, **group: Any) -> Replica:
+    def make_one(name: str | ReplicaName, topics: list[str] | str, **group: Any) -> Replica:
         settings: dict[str, Any] = {"session_timeout": 6, "transaction_timeout": 10, **group}
         named = {"topic_pattern": topics} if isinstance(topics, str) else {"topics": topics}
         config = KafkaConfig(
             bootstrap=[kafka.bootstrap], refresh=0.2, group={"id": identity, **settings}, **named
         )
-        return running.enter_context(Replica(request.param(config, "in"), identity, name))
+        known = name if isinstance(name, ReplicaName) else ReplicaName(config, name)
+        return running.enter_context(Replica(request.param(config, "in"), config, identity, known))
 
     return make_one
 
@@ -212,6 +218,25 @@ def test_a_name_that_is_taken_over_is_fenced(make: Callable[..., Replica], make_
         transactions.write([], {Partition(name, 0): Committed(6, "")}, younger.member.metadata())
 
 
+def test_a_name_in_doubt_is_not_taken_back_by_the_next_member(
+    make: Callable[..., Replica], make_topic: MakeTopic, assignment: str
+) -> None:
+    """A process that throws its state away joins anew: not before it knows whose the name is."""
+    name = make_topic(2)
+    elder = make("r1", [name], assignment=assignment)
+    owns(2, elder)
+    younger = make("r1", [name], assignment=assignment)
+    until(lambda: elder.known.doubted, "the elder to be told", SECONDS)
+    elder.leave()
+    again = make(elder.known, [name], assignment=assignment)
+    assert "another process is replica `r1`" in again.member.trouble()
+    until(lambda: again.error, "the elder to be fenced", SECONDS)
+    assert isinstance(again.error, Fenced)
+    assert again.events == []
+    assert younger.told("lost") == []
+    owns(2, younger)
+
+
 def test_a_name_that_nobody_else_has_is_kept(
     make: Callable[..., Replica], make_topic: MakeTopic, assignment: str
 ) -> None:
@@ -248,7 +273,7 @@ def test_metadata_of_no_member_is_refused(make: Callable[..., Replica], make_top
     name = make_topic(1)
     one = make("r1", [name])
     owns(1, one)
-    other = one.library.member(one, "r2")
+    other = one.library.member(one, ReplicaName(one.config, "r2"))
     with closing(other):
         assert "waiting" in other.trouble()
         with pytest.raises(Fenced, match=r"r2.*is no member"):

@@ -20,6 +20,7 @@ from evalgauge.collectors.kafka_client import Committed, Fenced, Partition, Reco
 from evalgauge.collectors.kafka_config import KafkaConfig
 from evalgauge.collectors.kafka_fast import FastLibrary
 from evalgauge.collectors.kafka_hanging import positions_partition
+from evalgauge.collectors.kafka_name import ReplicaName
 from evalgauge.collectors.kafka_pure import PureLibrary
 from evalgauge.core.errors import EvalgaugeError
 from tests.parts import kafka as kafka_part
@@ -62,7 +63,9 @@ class Group:
 
     def member(self, name: str) -> Member:
         """One that has joined; it takes part as long as it is polled."""
-        member = self._ends.enter_context(closing(self.library.member(Nobody(), name)))
+        member = self._ends.enter_context(
+            closing(self.library.member(Nobody(), ReplicaName(self.config, name)))
+        )
         self._members.append(member)
         self.join(member)
         return member
@@ -261,6 +264,7 @@ KILLED = """
 import sys, time
 from evalgauge.collectors.kafka_client import Committed, Partition, Record
 from evalgauge.collectors.kafka_config import KafkaConfig
+from evalgauge.collectors.kafka_name import ReplicaName
 from tests.kafka.test_kafka_transactions import LIBRARIES, Nobody
 
 library, config, log = sys.argv[1:]
@@ -269,7 +273,7 @@ made = LIBRARIES[library](config, "in")
 owner = Nobody()
 owned = []
 owner.assigned = owned.extend
-member = made.member(owner, "dead")
+member = made.member(owner, ReplicaName(config, "dead"))
 while not owned:
     member.poll(0.05)
 transactions = made.transactions("dead")

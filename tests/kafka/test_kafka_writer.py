@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Standing,
         Transactions,
     )
+    from evalgauge.collectors.kafka_name import ReplicaName
     from evalgauge.collectors.kafka_store import Library
     from tests.conftest import MakeTopic
     from tests.parts.kafka import Kafka
@@ -55,9 +56,9 @@ class Forgetful:
         """As the library."""
         return self._library.cluster()
 
-    def member(self, ownership: Ownership, replica: str) -> Member:
+    def member(self, ownership: Ownership, name: ReplicaName) -> Member:
         """As the library."""
-        return self._library.member(ownership, replica)
+        return self._library.member(ownership, name)
 
     def transactions(self, replica: str) -> Transactions:
         """As the library's, but for the answer to the first."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaSasl, KafkaSecurity
+    from evalgauge.collectors.kafka_name import ReplicaName
 
 _log = logging.getLogger(__name__)
 
@@ -217,10 +218,10 @@ class FastLibrary:
         """Make one; it connects by itself."""
         return FastCluster(self._connection | self._admin_options)
 
-    def member(self, ownership: Ownership, replica: str) -> FastMember:
+    def member(self, ownership: Ownership, name: ReplicaName) -> FastMember:
         """Make one; it connects by itself, and joins as it is polled. Raises `ConfigError`."""
         try:
-            return FastMember(self._connection | self._admin_options, self._config, ownership, replica)
+            return FastMember(self._connection | self._admin_options, self._config, ownership, name)
         except (KafkaException, ValueError, TypeError) as error:
             raise ConfigError(f"librdkafka refuses its settings: {_why(error)}") from error
 

@@ -24,13 +24,13 @@ from evalgauge.collectors.kafka_client import (
     taken_over,
     unstable,
 )
-from evalgauge.collectors.kafka_name import ReplicaName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig
+    from evalgauge.collectors.kafka_name import ReplicaName
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ class FastMember:
     """
 
     def __init__(
-        self, options: dict[str, Any], config: KafkaConfig, ownership: Ownership, replica: str
+        self, options: dict[str, Any], config: KafkaConfig, ownership: Ownership, name: ReplicaName
     ) -> None:
         """Begin in the first `poll`. Raises `KafkaException` and `ValueError` for options that cannot be."""
         group = config.group
         assert group is not None  # noqa: S101 - for the type checker; only a group has members
-        self._config, self._group, self._replica, self._ownership = config, group, replica, ownership
+        self._config, self._group, self._name, self._ownership = config, group, name, ownership
         self._cooperative = group.assignment == "cooperative"
         self._heard = ""
         """The last that librdkafka complained of."""
@@ -67,18 +67,19 @@ class FastMember:
         self._metadata: Standing | None = None
         self._owned: set[Partition] = set()
         self._raised: BaseException | None = None
-        self._topics: set[str] = set()
+        self._takes_part = False
+        """False until the name is known to be ours, at first and again."""
+        self._topics = set(config.topics or ())
         self._looked = -config.refresh
         self._check_at = 0.0
         """When to look whether partitions are left over; 0 while we have not joined, infinite once that is done."""
         self._left: set[Partition] = set()
         """Partitions that nobody had when we looked last."""
         self._pattern = None if config.topic_pattern is None else TopicPattern(config.topic_pattern, group)
-        self._name = ReplicaName(config, replica)
         refresh = int(config.refresh * 1000)
         self._options = options | {
             "group.id": group.id,
-            "group.instance.id": replica,
+            "group.instance.id": name.replica,
             "partition.assignment.strategy": "cooperative-sticky"
             if self._cooperative
             else "range,roundrobin",
@@ -95,8 +96,6 @@ class FastMember:
             "error_cb": self._hear,
         }
         self._consumer = Consumer(self._options)
-        if config.topics is not None:
-            self._subscribe(set(config.topics))
 
     def _hear(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
@@ -158,35 +157,36 @@ class FastMember:
     def poll(self, timeout: float) -> None:
         """Take part in the group, and call back."""
         end = time.monotonic() + timeout
-        if self._name.is_ours() and self._topics:
-            self._subscribe(self._topics)
-        away = self._name.doubted or self._name.taken
-        error = None if away else self._polled(timeout)
+        if not self._takes_part and self._name.is_ours():
+            self._takes_part = True
+            if self._topics:
+                self._subscribe(self._topics)
+        error = self._polled(timeout) if self._takes_part else None
         failure, self._raised = self._raised, None
         if failure is not None:
             raise failure
         if self._name.taken:
-            raise taken_over(self._replica, self._group.id)
+            raise taken_over(self._name.replica, self._group.id)
         if error is not None:
             # It is told once, and there is but one such error for a member: its name was taken.
             if error.code() == KafkaError._FATAL:
                 self._withdraw()
             elif error.code() not in _PASSING:
                 self._heard = error.str()
-        if error is not None or away:
+        if error is not None or not self._takes_part:
             time.sleep(max(end - time.monotonic(), 0))
 
     def _withdraw(self) -> None:
         """Somebody seems to have our name: go on with another Consumer, that has not joined, until that is known."""
         self._name.doubt()
-        self._metadata = None
+        self._takes_part, self._metadata = False, None
+        owned, self._owned = sorted(self._owned), set()
         self._closing = True
         self._consumer.close()
         self._closing, self._raised, self._check_at = False, None, 0.0
         self._consumer = Consumer(self._options)
-        owned, self._owned = self._owned, set()
         if owned:
-            self._ownership.lost(sorted(owned))
+            self._ownership.lost(owned)
 
     def _polled(self, timeout: float) -> Any:
         """What the library complains of, if it does: there are no records to be had of it."""
@@ -245,9 +245,9 @@ class FastMember:
         """What the group knew us by when it last changed."""
         found = self._metadata
         if self._name.taken:
-            raise taken_over(self._replica, self._group.id)
+            raise taken_over(self._name.replica, self._group.id)
         if found is None:
-            raise no_member(self._replica, self._group.id)
+            raise no_member(self._name.replica, self._group.id)
         return found
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed | None]:

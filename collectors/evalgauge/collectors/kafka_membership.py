@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from evalgauge.collectors.kafka_client import Committed, Member, Ownership, Partition, Standing
+    from evalgauge.collectors.kafka_name import ReplicaName
     from evalgauge.collectors.kafka_orphans import Orphans
 
 _log = logging.getLogger(__name__)
@@ -65,14 +66,16 @@ class _Held:
 class Joining(Protocol):
     """Makes members."""
 
-    def member(self, ownership: Ownership, replica: str) -> Member:
+    def member(self, ownership: Ownership, name: ReplicaName) -> Member:
         """Join; does not wait for the brokers. Raises `Unavailable`."""
 
 
 class Membership:
     """Joins a group and keeps track. `close` ends it; every other call may come from any thread."""
 
-    def __init__(self, library: Joining, orphans: Orphans, replica: str, drain: float, name: str) -> None:
+    def __init__(
+        self, library: Joining, orphans: Orphans, replica: ReplicaName, drain: float, name: str
+    ) -> None:
         """`drain`: seconds that the input has to let go of partitions that are revoked."""
         self._library = library
         self._orphans = orphans

@@ -28,12 +28,12 @@ _SLACK = 3.0
 
 
 class ReplicaName:
-    """The name that a member bears in its group."""
+    """The name that the members of a process bear in its group, one after the other: a doubt outlives the member."""
 
     def __init__(self, config: KafkaConfig, replica: str) -> None:
         group = config.group
         assert group is not None  # noqa: S101 - for the type checker; only a group has members
-        self._config, self._group, self._replica = config, group, replica
+        self._config, self._group, self.replica = config, group, replica
         self.doubted = self.taken = False
         """Whether the brokers said that somebody else has it, and whether somebody has."""
         self.trouble = ""
@@ -46,14 +46,16 @@ class ReplicaName:
     def doubt(self) -> None:
         """The brokers said that somebody else has it. From now on we must not take part in the group."""
         self.doubted, self._holder = True, None
-        self.trouble = f"the brokers say that another process is replica `{self._replica}`"
+        self.trouble = f"the brokers say that another process is replica `{self.replica}`"
         self._look_at = time.monotonic() + _AGAIN
         _log.warning("group %s: %s; waiting for its session to end", self._group.id, self.trouble)
 
     def is_ours(self) -> bool:
-        """Look who has it, now and then; True once nobody else has. Takes as long as the brokers take to answer."""
+        """Whether nobody else has it. In doubt it looks now and then, for as long as the brokers take to answer."""
         now = time.monotonic()
-        if not self.doubted or now < self._look_at:
+        if not self.doubted:
+            return not self.taken
+        if now < self._look_at:
             return False
         self._look_at = now + _AGAIN
         try:
@@ -62,10 +64,10 @@ class ReplicaName:
             self._holder = None
             _log.info("group %s: %s", self._group.id, error)
             return False
-        holders = [one["member_id"] for one in found.members if one["group_instance_id"] == self._replica]
+        holders = [one["member_id"] for one in found.members if one["group_instance_id"] == self.replica]
         if not holders:
             self.doubted = False
-            _log.warning("group %s: nobody else is replica %s: joined anew", self._group.id, self._replica)
+            _log.warning("group %s: nobody else is replica %s: joined anew", self._group.id, self.replica)
             return True
         # While a group settles who has what, nobody's session ends.
         if not found.stable or holders[0] != self._holder:

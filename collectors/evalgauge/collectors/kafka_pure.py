@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig, KafkaSasl, KafkaSecurity
+    from evalgauge.collectors.kafka_name import ReplicaName
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ class PureLibrary:
         options = {key: value for key, value in self._options.items() if key in known}
         return PureCluster(self._made(kafka.KafkaAdminClient, options))
 
-    def member(self, ownership: Ownership, replica: str) -> PureMember:
+    def member(self, ownership: Ownership, name: ReplicaName) -> PureMember:
         """Connect; it joins as it is polled. Raises `Unavailable`."""
         options = {
             **self._options,
@@ -191,7 +192,7 @@ class PureLibrary:
             "metadata_max_age_ms": int(self._config.refresh * 1000),
             "allow_auto_create_topics": False,
         }
-        return PureMember(self._made(running_client, options), self._config, ownership, replica)
+        return PureMember(self._made(running_client, options), self._config, ownership, name)
 
     def transactions(self, replica: str) -> PureTransactions:
         """Make one; it connects with the first write."""

@@ -17,7 +17,6 @@ from evalgauge.collectors.kafka_client import (
     taken_over,
     unstable,
 )
-from evalgauge.collectors.kafka_name import ReplicaName
 
 with warnings.catch_warnings():
     # It reads its own schemas in a way that Python 3.11 deprecates.
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from evalgauge.collectors.kafka_client import Ownership
     from evalgauge.collectors.kafka_config import KafkaConfig
+    from evalgauge.collectors.kafka_name import ReplicaName
 
 _TURN = 0.05
 """Seconds between two looks at whether the group must be joined again."""
@@ -98,11 +98,10 @@ class _Coordinator(ConsumerCoordinator):  # type: ignore[misc]  # kafka-python h
                     raise
             await self._net.sleep(_TURN)
 
-    async def take_part_anew(self) -> None:
-        """After it was said in error."""
+    async def forget(self) -> None:
+        """Who we were in the group, and that another was said to have our name; `take_part` has ended."""
         self.fenced = False
         self.reset_generation()
-        await self.take_part()
 
     def need_rejoin(self) -> bool:
         # Only a leader looks for new partitions, but a static one that was restarted is not told that it still leads.
@@ -137,14 +136,15 @@ class PureMember:
     the thread in `poll`, and goes on.
     """
 
-    def __init__(self, client: Any, config: KafkaConfig, ownership: Ownership, replica: str) -> None:
+    def __init__(self, client: Any, config: KafkaConfig, ownership: Ownership, name: ReplicaName) -> None:
         """Begin in the first `poll`; `client` is a KafkaNetClient whose loop runs."""
         group = config.group
         assert group is not None  # noqa: S101 - for the type checker; only a group has members
-        self._group, self._replica, self.ownership = group, replica, ownership
-        self._name = ReplicaName(config, replica)
+        self._group, self._name, self.ownership = group, name, ownership
         self._client, self._net = client, client._net  # noqa: SLF001 - the loop is nowhere else
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._takes_part = False
+        """False until the name is known to be ours, at first and again."""
         self._part: Any = None
         self._raised: BaseException | None = None
         self._owned: set[Partition] = set()
@@ -161,7 +161,7 @@ class PureMember:
             client,
             subscription,
             group_id=group.id,
-            group_instance_id=replica,
+            group_instance_id=name.replica,
             assignors=(CooperativeStickyAssignor,) if group.assignment == "cooperative" else eager,
             session_timeout_ms=int(group.session_timeout * 1000),
             heartbeat_interval_ms=int(min(group.session_timeout / 4, 3) * 1000),
@@ -179,8 +179,6 @@ class PureMember:
         """Take part in the group, and call back."""
         end = time.monotonic() + timeout
         self._see_to_name()
-        if self._part is None:
-            self._part = self._net.call_soon_with_future(self._coordinator.take_part)
         while True:
             # Otherwise we are taken for stuck, and leave.
             self._coordinator.heartbeat.poll()
@@ -192,18 +190,21 @@ class PureMember:
             raised, self._raised = self._raised, None
             if raised is not None:
                 raise raised
-        if self._part.exception is not None:
+        if self._part is not None and self._part.exception is not None:
             raise self._part.exception
 
     def _see_to_name(self) -> None:
-        """Find out whether it is another's, once the brokers say so, and if not, join again."""
-        if self._coordinator.fenced and not self._name.taken:
-            if not self._name.doubted:
-                self._name.doubt()
-            if self._name.is_ours():
-                self._part = self._net.call_soon_with_future(self._coordinator.take_part_anew)
+        """Join as long as it is ours; once the brokers say that it is another's, find out."""
+        if self._takes_part and self._coordinator.fenced:
+            self._takes_part = False
+            self._name.doubt()
+        ended = self._part is None or self._part.is_done
+        if not self._takes_part and ended and self._name.is_ours():
+            self._takes_part = True
+            self._net.run(self._coordinator.forget)
+            self._part = self._net.call_soon_with_future(self._coordinator.take_part)
         if self._name.taken:
-            raise taken_over(self._replica, self._group.id)
+            raise taken_over(self._name.replica, self._group.id)
 
     async def tell(self, what: Callable[[Sequence[Partition]], None], partitions: Iterable[Any]) -> None:
         """Have the thread in `poll` call `what`, and let the loop go on until it has."""
@@ -229,11 +230,9 @@ class PureMember:
         """What the group knows us by."""
         found = self._coordinator.group_metadata()
         if self._name.taken:
-            raise taken_over(self._replica, self._group.id)
-        if self._coordinator.fenced:
-            raise no_member(self._replica, self._group.id)
-        if found.generation_id < 0 or not found.member_id:
-            raise no_member(self._replica, self._group.id)
+            raise taken_over(self._name.replica, self._group.id)
+        if self._coordinator.fenced or found.generation_id < 0 or not found.member_id:
+            raise no_member(self._name.replica, self._group.id)
         return Standing(found.member_id, found)
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed | None]:

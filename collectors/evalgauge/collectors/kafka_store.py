@@ -34,6 +34,7 @@ from evalgauge.collectors.kafka_changelog import (
 from evalgauge.collectors.kafka_client import Committed, Partition, Record, Unavailable
 from evalgauge.collectors.kafka_letters import letter_record
 from evalgauge.collectors.kafka_membership import Joining, Membership
+from evalgauge.collectors.kafka_name import ReplicaName
 from evalgauge.collectors.kafka_orphans import Orphans
 from evalgauge.collectors.kafka_place import Place, committed_of
 from evalgauge.collectors.kafka_retired import MARKS, marks_of, refuse_retired
@@ -81,6 +82,7 @@ class KafkaStore:
         self._library = library
         self._name = name
         self._replica = Owner("replica", replica)
+        self._named = ReplicaName(config, replica)
         self._changelog = self._group.changelog_topic
         self._seed = 0
         self._empty = False
@@ -142,16 +144,12 @@ class KafkaStore:
         self._meanings = list(meanings)
         self._ids_age = ids_age
         self.moving = bool(list(moving) or ids_age)
-        group, replica = self._group, self._replica.name
+        group = self._group
         self._waits_for = "the brokers"
         self._patiently(self._prepare)
         self._waits_for = f"the group {group.id}"
         self._membership = Membership(
-            self._library,
-            self._orphans(),
-            replica,
-            group.drain_timeout,
-            self._name,
+            self._library, self._orphans(), self._named, group.drain_timeout, self._name
         )
         self._patiently(self._joined)
         self._waits_for = f"the changelog {self._changelog}"
@@ -161,7 +159,7 @@ class KafkaStore:
         _log.info(
             "input %s: state of replica %s restored in %.1f s from %s records",
             self._name,
-            replica,
+            self.replica,
             self._restored_in,
             records,
         )
