@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import Tell
 
 SOAK = os.environ.get("EVALGAUGE_SOAK") == "1"
-RUNS = 20 if SOAK else 3
+RUNS = 100 if SOAK else 3
 BACKLOG = 8_000
 """Events that are there at the start: some two hours, so that a sitting ends before the last kill."""
 MONDAY = dt.datetime(2025, 3, 3, tzinfo=dt.UTC).timestamp()
