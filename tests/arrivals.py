@@ -1,18 +1,19 @@
-"""When the events of a stream came: one whose clock is ahead takes time no further than to its arrival."""
+"""When the events of a stream came, and how it was cut; a clock that is ahead takes time only to its arrival."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hypothesis import strategies as st
 
-from tests.engine_helpers import NOON
+from tests.engine_helpers import NOON, Lab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from tests.engine_helpers import Lab
+    from evalgauge.core.pack.model import Pack
 
 AHEAD = 300
 """Seconds that an event may be ahead of its arrival."""
@@ -35,3 +36,33 @@ def feed(bench: Lab, told: Sequence[bytes], came: Sequence[float]) -> None:
         bench.feed(b"")
     for arrival, some in itertools.groupby(zip(came, told, strict=True), key=lambda one: one[0]):
         bench.feed(b"".join(line for _, line in some), arrival=arrival)
+
+
+class Course(NamedTuple):
+    """How a stream was read."""
+
+    cuts: list[int]
+    """Events before each commit but the last, ascending."""
+    restarts: set[int]
+    """Numbers of the commits after which the process began anew."""
+    came: list[float]
+    """When each event came."""
+
+
+@st.composite
+def courses(draw: st.DrawFn, events: int) -> Course:
+    """Of a stream of so many events."""
+    cuts = sorted(draw(st.lists(st.integers(0, events), max_size=5)))
+    return Course(cuts, draw(st.sets(st.integers(0, 5))), draw(arrivals(events)))
+
+
+def after(folder: Path, pack: Pack, told: Sequence[bytes], course: Course) -> Lab:
+    """The lab that has read the whole stream in that way; its store is open."""
+    bench = Lab(folder, packs=[pack])
+    for number, (first, last) in enumerate(itertools.pairwise((0, *course.cuts, len(told)))):
+        feed(bench, told[first:last], course.came[first:last])
+        bench.engine.commit()
+        if number in course.restarts:
+            bench.store.close()
+            bench = Lab(folder, packs=[pack])
+    return bench

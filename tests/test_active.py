@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.instruments import keyed_part
-from tests.arrivals import AHEAD, arrivals, feed
+from tests.arrivals import AHEAD, after, courses
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 if TYPE_CHECKING:
@@ -154,19 +154,11 @@ def test_who_is_there_is_what_the_events_say_wherever_the_stream_is_cut(
 ) -> None:
     """In any order, with repeats, wrong clocks, closes that never come, too many keys, and restarts."""
     every = data.draw(st.integers(1, 8))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    restarts = data.draw(st.sets(st.integers(0, 5)))
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     told = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
-        bench = Lab(Path(name), packs=[PACK])
-        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            feed(bench, told[first:last], came[first:last])
-            bench.engine.commit()
-            if number in restarts:
-                bench.store.close()
-                bench = Lab(Path(name), packs=[PACK])
+        bench = after(Path(name), PACK, told, course)
         family = next(one for one in bench.families() if one.name == "hall_present")
         found = {
             labels[0]: count
@@ -174,7 +166,7 @@ def test_who_is_there_is_what_the_events_say_wherever_the_stream_is_cut(
             if count
         }
         late = bench.value("evalgauge_events_late", "hall_present")
-        assert (found, late, bench.value("hall_present_evicted")) == expected(stream, every, came)
+        assert (found, late, bench.value("hall_present_evicted")) == expected(stream, every, course.came)
         bench.store.close()
 
 

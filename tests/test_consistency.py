@@ -22,7 +22,7 @@ from evalgauge.core.keys import joined, parted
 from evalgauge.core.pack.check import check_pack
 from evalgauge.core.pack.loader import examined_pack
 from evalgauge.core.pack.names import exposed_series
-from tests.arrivals import AHEAD, arrivals, feed
+from tests.arrivals import AHEAD, after, courses
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 from tests.test_saaty import HOW_TO, PUBLISHED, matrix_of, power_iteration
 
@@ -297,25 +297,17 @@ def test_ratios_are_what_the_events_say_wherever_the_stream_is_cut(
 ) -> None:
     """With pairs that are missing, repeats, changes, late events, too many nodes and elements, and restarts."""
     every, most = data.draw(st.integers(1, 8)), data.draw(st.integers(3, 5))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    restarts = data.draw(st.sets(st.integers(0, 5)))
     stream = stream + data.draw(st.lists(st.sampled_from(stream), max_size=4)) if stream else stream
     told = [line(number, one) for number, one in enumerate(stream)]
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     oracle = Oracle(every, most)
-    oracle.came = iter(came)
+    oracle.came = iter(course.came)
     oracle.run(stream)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
         patch.setattr(judgements, "MOST", most)
         patch.setattr(judgements, "_MOST_PAIRS", most * (most - 1) // 2)
-        bench = Lab(Path(name), packs=[PACK])
-        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            feed(bench, told[first:last], came[first:last])
-            bench.engine.commit()
-            if number in restarts:
-                bench.store.close()
-                bench = Lab(Path(name), packs=[PACK])
+        bench = after(Path(name), PACK, told, course)
         compare(bench, oracle)
         bench.store.close()
 

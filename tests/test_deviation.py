@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.instruments import keyed_part, keyed_rows
-from tests.arrivals import AHEAD, arrivals, feed
-from tests.engine_helpers import NOON, Lab, lines, pack_of
+from tests.arrivals import AHEAD, after, courses
+from tests.engine_helpers import NOON, lines, pack_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,26 +134,18 @@ def test_what_lies_beyond_is_what_the_events_say_wherever_the_stream_is_cut(
 ) -> None:
     """With values that are absent, events that are late, too many keys, and restarts."""
     every, few = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([1, 2, 16]))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    restarts = data.draw(st.sets(st.integers(0, 5)))
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     told = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
         patch.setattr(keyed_rows, "FEW", few)
-        bench = Lab(Path(name), packs=[PACK])
-        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            feed(bench, told[first:last], came[first:last])
-            bench.engine.commit()
-            if number in restarts:
-                bench.store.close()
-                bench = Lab(Path(name), packs=[PACK])
+        bench = after(Path(name), PACK, told, course)
         found: Counter[tuple[str, str]] = Counter()
         for team in "ab":
             found[team, "judged"] = int(bench.value("lane_odd_judged", team))
             for side in ("above", "below"):
                 found[team, side] = int(bench.value("lane_odd", team, side))
         late = bench.value("evalgauge_events_late", "lane_odd")
-        assert (+found, late, bench.value("lane_odd_evicted")) == expected(stream, every, came)
+        assert (+found, late, bench.value("lane_odd_evicted")) == expected(stream, every, course.came)
         assert bench.value("evalgauge_values_unobserved", "lane_odd") == sum(one.ms is None for one in stream)
         bench.store.close()

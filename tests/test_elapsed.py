@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from evalgauge.core.instruments import keyed_part
 from evalgauge.exporters.prometheus import PrometheusExporter
-from tests.arrivals import AHEAD, arrivals, feed
+from tests.arrivals import AHEAD, after, courses
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 PACK = """\
@@ -227,24 +227,15 @@ def test_what_is_exposed_is_what_the_events_say_wherever_the_stream_is_cut(
 ) -> None:
     """In any order, with repeats, wrong clocks, lone ends, ends that never come, too many keys, and restarts."""
     every = data.draw(st.integers(1, 8))
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     oracle = Oracle(every)
-    for one, oracle.arrival in zip(stream, came, strict=True):
+    for one, oracle.arrival in zip(stream, course.came, strict=True):
         oracle.tell(one)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    restarts = data.draw(st.sets(st.integers(0, 5)))
     told = [one.line(number) for number, one in enumerate(stream)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            bench = Lab(folder, packs=[DESK])
-            for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-                feed(bench, told[first:last], came[first:last])
-                bench.engine.commit()
-                if number in restarts:
-                    bench.store.close()
-                    bench = Lab(folder, packs=[DESK])
+            bench = after(Path(name), DESK, told, course)
             assert samples(bench) == oracle.samples()
             assert bench.value("evalgauge_events_late", "desk_answer_seconds") == oracle.late
             bench.store.close()

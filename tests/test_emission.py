@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from evalgauge.core.errors import DocumentError
 from evalgauge.core.event import Reason
 from evalgauge.core.pack.loader import load_pack
-from tests.arrivals import AHEAD, arrivals, feed
+from tests.arrivals import AHEAD, after, courses
 from tests.engine_helpers import NOON, Lab, event, lines, pack_of
 
 if TYPE_CHECKING:
@@ -158,19 +158,11 @@ def test_what_is_found_is_counted_in_the_order_of_the_stream_wherever_it_is_cut(
     stream: list[Told], data: st.DataObject
 ) -> None:
     """Through restarts too; a pattern of what was found goes by the time of the events that it was found at."""
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
-    restarts = data.draw(st.sets(st.integers(0, 4)))
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     told = [line(one, number) for number, one in enumerate(stream)]
     way = pack_of(json.dumps(PACK))
     with tempfile.TemporaryDirectory() as name:
-        bench = Lab(Path(name), packs=[way])
-        for number, (first, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            feed(bench, told[first:end], came[first:end])
-            bench.engine.commit()
-            if number in restarts:
-                bench.store.close()
-                bench = Lab(Path(name), packs=[way])
+        bench = after(Path(name), way, told, course)
         families = {one.name: one for one in bench.families()}
         found: Counter[tuple[str, str]] = Counter()
         severities = defaultdict(set)
@@ -183,7 +175,7 @@ def test_what_is_found_is_counted_in_the_order_of_the_stream_wherever_it_is_cut(
         many = Counter(
             {one[0]: value for one, value in zip(often.series, often.values.tolist(), strict=True)}
         )
-        assert (+found, +many) == expected(stream, came)
+        assert (+found, +many) == expected(stream, course.came)
         assert bench.value("evalgauge_events_emitted", "way.found") == found.total()
         assert (
             severities.items()

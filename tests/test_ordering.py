@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalgauge.core.ordering import stable_order
+from evalgauge.core.ordering import ranks, stable_order
 
 LEAST, MOST = -(2**63), 2**63 - 1
 NARROW = st.integers(-3, 3)
@@ -28,6 +28,7 @@ def test_equal_numbers_stay_in_their_order(drawn: st.SearchStrategy[int]) -> Non
         found = stable_order(before)
         assert found.tolist() == sorted(range(len(numbers)), key=numbers.__getitem__)
         assert found.dtype == np.intp
+        assert ranks(before).tolist() == [numbers[:row].count(one) for row, one in enumerate(numbers)]
         assert before.tolist() == numbers, "what is given is not written to"
 
     holds()

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalgauge.core.instruments import keyed_part, keyed_rows
-from tests.arrivals import AHEAD, arrivals, feed
+from tests.arrivals import AHEAD, after, courses
 from tests.engine_helpers import NOON, Lab, lines, pack_of
 
 if TYPE_CHECKING:
@@ -168,21 +168,13 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
 ) -> None:
     """In any order, with events that are late, too many keys, and restarts."""
     every, few = data.draw(st.integers(1, 12)), data.draw(st.sampled_from([1, 2, 16]))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
-    restarts = data.draw(st.sets(st.integers(0, 4)))
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     told = [one.line(number) for number, one in enumerate(stream)]
     way = pack(form)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
         patch.setattr(keyed_part, "BOUND_EVERY", every)
         patch.setattr(keyed_rows, "FEW", few)
-        bench = Lab(Path(name), packs=[way])
-        for number, (first, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            feed(bench, told[first:end], came[first:end])
-            bench.engine.commit()
-            if number in restarts:
-                bench.store.close()
-                bench = Lab(Path(name), packs=[way])
+        bench = after(Path(name), way, told, course)
         found = Counter({team: int(bench.value("way_matches", team, "high")) for team in "ab"})
         family = next(
             one for one in bench.families() if one.name == "way_matches_last_match_timestamp_seconds"
@@ -191,7 +183,9 @@ def test_matches_are_those_of_the_events_wherever_the_stream_is_cut(
             labels[0]: round(time - BEGAN) for labels, time in zip(family.series, family.values, strict=True)
         }
         late = bench.value("evalgauge_events_late", "way_matches")
-        assert (+found, last, late, bench.value("way_matches_evicted")) == expected(form, stream, every, came)
+        assert (+found, last, late, bench.value("way_matches_evicted")) == expected(
+            form, stream, every, course.came
+        )
         bench.store.close()
 
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.arrivals import arrivals, feed
+from tests.arrivals import after, courses
 from tests.engine_helpers import NOON, Lab, pack_of
 
 if TYPE_CHECKING:
@@ -137,18 +137,10 @@ def test_what_is_counted_is_what_the_events_say_wherever_the_stream_is_cut(
     stream: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     """In any order, with repeats, wrong clocks, refused events between, more tenants than labels, and restarts."""
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    restarts = data.draw(st.sets(st.integers(0, 5)))
-    came = data.draw(arrivals(len(stream)))
+    course = data.draw(courses(len(stream)))
     told = [json.dumps(one).encode() + b"\n" for one in stream]
     with tempfile.TemporaryDirectory() as name:
-        bench = Lab(Path(name), packs=[PACK])
-        for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-            feed(bench, told[first:last], came[first:last])
-            bench.engine.commit()
-            if number in restarts:
-                bench.store.close()
-                bench = Lab(Path(name), packs=[PACK])
+        bench = after(Path(name), PACK, told, course)
         found = [shown(bench, metric) for metric in ("desk_records", "desk_violations", "desk_activity")]
         assert found == expected(stream)
         assert len(bench.letters()) == sum(one["data"].get("seconds") == "soon" for one in stream)

@@ -82,7 +82,7 @@ class KafkaStore:
         self._library = library
         self._name = name
         self._replica = Owner("replica", replica)
-        self._named = ReplicaName(config, replica)
+        self._replica_name = ReplicaName(config, replica)
         self._changelog = self._group.changelog_topic
         self._seed = 0
         self._empty = False
@@ -149,7 +149,7 @@ class KafkaStore:
         self._patiently(self._prepare)
         self._waits_for = f"the group {group.id}"
         self._membership = Membership(
-            self._library, self._orphans(), self._named, group.drain_timeout, self._name
+            self._library, self._orphans(), self._replica_name, group.drain_timeout, self._name
         )
         self._patiently(self._joined)
         self._waits_for = f"the changelog {self._changelog}"

@@ -31,3 +31,13 @@ def stable_order(numbers: NDArray[np.intp] | NDArray[np.int64]) -> NDArray[np.in
     placed = ((numbers.astype(np.int64) - low) << row) | np.arange(len(numbers))
     placed.sort()
     return (placed & ((1 << row) - 1)).astype(np.intp)
+
+
+def ranks(numbers: NDArray[np.intp]) -> NDArray[np.int64]:
+    """How many of the whole `numbers` (n,) before each are equal to it (n,)."""
+    order = stable_order(numbers)
+    equal = numbers[order]
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(equal)) + 1))
+    found = np.empty(len(numbers), np.int64)
+    found[order] = np.arange(len(numbers)) - np.repeat(starts, np.diff(starts, append=len(numbers)))
+    return found

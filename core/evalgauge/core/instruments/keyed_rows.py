@@ -10,7 +10,7 @@ import numpy as np
 from evalgauge.core.clock import NEVER
 from evalgauge.core.instruments.grouping import Grouper, Groups
 from evalgauge.core.keys import key_fields
-from evalgauge.core.ordering import stable_order
+from evalgauge.core.ordering import ranks, stable_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,10 +213,7 @@ def rounds(key: NDArray[np.intp]) -> tuple[list[NDArray[np.intp]], NDArray[np.in
     """
     if not len(key):
         return [], key
-    order = stable_order(key)
-    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    rank = np.empty(len(key), np.int64)
-    rank[order] = np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))
+    rank = ranks(key)
     sizes = np.bincount(rank)
     # Sizes never grow. The first is a round in any case: in it every key comes once.
     wide = max(1, int(np.count_nonzero(sizes >= FEW)))

@@ -11,7 +11,7 @@ from evalgauge.core.clock import NEVER, Row
 from evalgauge.core.instruments.keyed_part import KeyedPart, Span
 from evalgauge.core.instruments.window_cells import Cells, Taken
 from evalgauge.core.instruments.window_shown import Shown
-from evalgauge.core.ordering import stable_order
+from evalgauge.core.ordering import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,12 +104,8 @@ class Windows(KeyedPart):
 
     def _take_counted(self, span: Span, keys: LocalKeys) -> None:
         series = span.series
-        order = stable_order(series)
-        starts = np.flatnonzero(np.diff(series[order], prepend=-1))
-        rank = np.empty(len(series), np.int64)
-        rank[order] = np.arange(len(series)) - np.repeat(starts, np.diff(starts, append=len(series)))
         events = self._series.column("events")
-        step = (events[series] + rank) // self._terms.step
+        step = (events[series] + ranks(series)) // self._terms.step
         before = self._ended()
         np.add.at(events, series, 1)
         ended = self._ended()
